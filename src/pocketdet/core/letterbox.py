@@ -1,0 +1,73 @@
+"""The one letterbox: the picture keeps its shape, bars fill the rest."""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+@dataclasses.dataclass(frozen=True)
+class Letterbox:
+    """How a picture lies in the network's input.
+
+    Args:
+        image_size: (height, width) of the picture, in image pixels.
+        input_size: (height, width) of the network's input, in input pixels.
+    """
+
+    image_size: tuple[int, int]
+    input_size: tuple[int, int]
+
+    @property
+    def scale(self) -> float:
+        """Input pixels per image pixel."""
+        return min(self.input_size[0] / self.image_size[0], self.input_size[1] / self.image_size[1])
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """(height, width) of the picture inside the input."""
+        height, width = (max(1, round(side * self.scale)) for side in self.image_size)
+        return height, width
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """(top, left) bar, in input pixels."""
+        return (self.input_size[0] - self.resized[0]) // 2, (self.input_size[1] - self.resized[1]) // 2
+
+    def apply(self, image: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+        """Resize and pad.
+
+        Args:
+            image: ``(H, W, 3)`` RGB of any size with the same proportions as ``image_size``
+                (a JPEG may have been decoded at a reduced scale).
+            colour: RGB of the bars.
+
+        Returns:
+            ``(input height, input width, 3)`` RGB.
+        """
+        canvas = np.empty((*self.input_size, 3), np.uint8)
+        canvas[:] = colour
+        height, width = self.resized
+        top, left = self.offset
+        if image.shape[:2] != (height, width):
+            picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+            image = np.asarray(picture)
+        canvas[top : top + height, left : left + width] = image
+        return canvas
+
+    def to_image(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``(N, 4)`` boxes from input pixels to image pixels, clipped to the picture."""
+        scale_y, scale_x = (r / i for r, i in zip(self.resized, self.image_size, strict=True))
+        scale = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
+        image = (boxes - np.array(self.offset[::-1] * 2, np.float32)) / scale
+        height, width = self.image_size
+        limit = np.array([width, height, width, height], np.float32)
+        return np.clip(image, 0, limit).astype(np.float32)
+
+    def to_input(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``(N, 4)`` boxes from image pixels to input pixels."""
+        scale_y, scale_x = (r / i for r, i in zip(self.resized, self.image_size, strict=True))
+        scale = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
+        moved = boxes * scale + np.array(self.offset[::-1] * 2, np.float32)
+        return moved.astype(np.float32)

@@ -1,0 +1,85 @@
+"""What a model file says about itself: enough to run it and to judge it."""
+
+import dataclasses
+import json
+from typing import Any
+
+from pocketdet.errors import ModelFileError
+
+Anchors = tuple[tuple[tuple[float, float], ...], ...]
+
+# YOLOv4's anchors for 416 x 416 input (width, height), P3 first: darknet's yolov4.cfg order at stride 8, 16, 32.
+YOLOV4_ANCHORS: Anchors = (
+    ((12, 16), (19, 36), (40, 28)),
+    ((36, 75), (76, 55), (72, 146)),
+    ((142, 110), (192, 243), (459, 401)),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelMetadata:
+    """The facts that travel with every checkpoint and every exported file.
+
+    Args:
+        backbone: A name from ``pocketdet.models.BACKBONES``.
+        width: Multiplier of the backbone's channels.
+        neck_width: Multiplier of the channels of neck and head.
+        padding: ``"same"`` (TensorFlow's) or ``"symmetric"`` (PyTorch's), of the backbone.
+        class_names: In the order of the class ids, from 0.
+        input_size: (height, width) in pixels, multiples of 32.
+        anchors: Per level, P3 first: (width, height) in input pixels.
+        strides: Input pixels per cell, one per level.
+        scale_xy: Grid sensitivity per level, YOLOv4 §3.4.
+        mean: Per channel, subtracted from RGB in 0 to 1.
+        std: Per channel, divides after the subtraction.
+        padding_colour: RGB of the letterbox's bars, 0 to 255.
+        licence: Of the weights.
+        training_data: What the detector learned from.
+        metrics: Measured values, such as ``{"AP50": 0.71, "AP": 0.43}``.
+        pocketdet_version: That wrote the file.
+    """
+
+    backbone: str
+    width: float
+    neck_width: float
+    padding: str
+    class_names: tuple[str, ...]
+    input_size: tuple[int, int]
+    anchors: Anchors = YOLOV4_ANCHORS
+    strides: tuple[int, ...] = (8, 16, 32)
+    scale_xy: tuple[float, ...] = (1.2, 1.1, 1.05)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    padding_colour: tuple[int, int, int] = (114, 114, 114)
+    licence: str = "MIT"
+    training_data: str = ""
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    pocketdet_version: str = ""
+
+    def to_json(self) -> str:
+        """One JSON object, keys as the attributes."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "ModelMetadata":
+        """Read what ``to_json`` wrote.
+
+        Args:
+            text: The JSON object.
+            where: The file, for the error message.
+
+        Raises:
+            ModelFileError: Not JSON, or keys are missing or unknown.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            return cls(**{key: _frozen(value) for key, value in values.items()})
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ModelFileError(
+                f"{where}: its metadata is not pocketdet's ({error}); export it again with this version"
+            ) from error
+
+
+def _frozen(value: Any) -> Any:
+    """Lists, as JSON knows them, become tuples again."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

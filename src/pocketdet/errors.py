@@ -1,0 +1,43 @@
+"""What callers may catch.
+
+    PocketdetError
+    ├── DataError              a data set cannot be used
+    │   └── AnnotationError    one label is wrong: file, line or key
+    ├── ImageError             a picture is missing, cut or no picture
+    ├── ModelFileError         a model or checkpoint is missing, changed, cut or of a foreign kind
+    ├── SettingsError          a setting is out of range or contradicts another
+    ├── ExportError            an exported file failed its gate
+    └── MissingExtraError      an optional package has to be installed
+"""
+
+
+class PocketdetError(Exception):
+    """The root: whatever bad input can cause. The command line prints it and exits with 2."""
+
+
+class DataError(PocketdetError):
+    """A data set cannot be used as it is."""
+
+
+class AnnotationError(DataError):
+    """A label is wrong; the message names the file and the line or key."""
+
+
+class ImageError(PocketdetError):
+    """A picture cannot be read."""
+
+
+class ModelFileError(PocketdetError):
+    """A model or checkpoint file cannot be used."""
+
+
+class SettingsError(PocketdetError):
+    """A setting is out of range or contradicts another one."""
+
+
+class ExportError(PocketdetError):
+    """An exported file does not compute what its checkpoint computes."""
+
+
+class MissingExtraError(PocketdetError):
+    """An optional package is missing; the message names the extra to install."""

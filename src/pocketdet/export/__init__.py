@@ -1,0 +1,1 @@
+"""From a checkpoint to a file for a device, through one gate."""

@@ -1,0 +1,1 @@
+"""The networks: backbones, neck, head, detector, and their files."""

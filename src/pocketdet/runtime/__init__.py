@@ -1,0 +1,1 @@
+"""Runs model files without torch."""

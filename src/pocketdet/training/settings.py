@@ -1,0 +1,88 @@
+"""What a person sets for a training run. Free of torch, so that ``pocketdet train --help`` works without it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from pocketdet.errors import SettingsError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """Settings of one training run.
+
+    Args:
+        model: Backbone: mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, or a V3 with _minimalistic.
+        width: Multiplier of the backbone's channels.
+        neck_width: Multiplier of the channels of neck and head.
+        padding: Of the backbone: TensorFlow's "same" or PyTorch's "symmetric"; start weights carry the right one.
+        size: Height and width of the input in pixels, a multiple of 32.
+        epochs: Passes over the training pictures.
+        batch_size: Pictures a step.
+        optimizer: AdamW, or SGD with momentum.
+        learning_rate: At the end of the warmup, for neck and head.
+        backbone_learning_rate: Factor on the learning rate for the backbone.
+        weight_decay: On convolution weights only.
+        warmup_epochs: Epochs in which the learning rate rises.
+        freeze_epochs: First epochs with a fixed backbone, its batch norm fixed too.
+        mosaic: Probability that a training picture is a mosaic of four.
+        plain_epochs: Share of the epochs, at the end, without mosaic.
+        flip: Probability of a mirrored picture.
+        label_smoothing: 0 is off; e moves every class target by e / 2 towards one half.
+        ema: Decay of the average of the weights; 0 is off.
+        start_weights: A safetensors file with weights of the backbone or of a whole detector.
+        train_splits: Splits to learn from.
+        val_split: Split that chooses the best checkpoint; by default a tenth of the training pictures is held out.
+        classes: Only these classes; by default all that the labels list.
+        bf16: Compute in bfloat16; by default where the machine gains from it.
+        workers: Processes that prepare pictures; 0 prepares them in the training process.
+        seed: The same seed, data and machine give the same detector.
+        evaluate_every: Epochs between two evaluations; the last epoch is always evaluated.
+        checkpoint_minutes: Write a checkpoint after so many minutes, besides the one after every epoch.
+        output: Folder of the run: checkpoints, results.csv, TensorBoard.
+        resume: Go on from the last checkpoint in the output folder.
+    """
+
+    model: str = "mobilenet_v2"
+    width: float = 1.0
+    neck_width: float = 0.5
+    padding: Literal["same", "symmetric"] | None = None
+    size: int = 416
+    epochs: int = 100
+    batch_size: int = 16
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 1.5e-3
+    backbone_learning_rate: float = 0.3
+    weight_decay: float = 0.02
+    warmup_epochs: float = 1.0
+    freeze_epochs: int = 0
+    mosaic: float = 0.7
+    plain_epochs: float = 0.3
+    flip: float = 0.5
+    label_smoothing: float = 0.0
+    ema: float = 0.998
+    start_weights: Path | None = None
+    train_splits: tuple[str, ...] = ("train",)
+    val_split: str | None = None
+    classes: tuple[str, ...] = ()
+    bf16: bool | None = None
+    workers: int = 0
+    seed: int = 0
+    evaluate_every: int = 5
+    checkpoint_minutes: float = 5.0
+    output: Path = Path("runs/train")
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size < 64 or self.size % 32:
+            raise SettingsError(f"size is {self.size}; it must be a multiple of 32, from 64 on")
+        for name in ("epochs", "batch_size", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("mosaic", "plain_epochs", "flip", "label_smoothing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if not 0 <= self.ema < 1:
+            raise SettingsError(f"ema is {self.ema}; it must be at least 0 and below 1")
+        if self.learning_rate <= 0:
+            raise SettingsError(f"learning_rate is {self.learning_rate}; it must be above 0")
