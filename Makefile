@@ -1,0 +1,52 @@
+PYTHON ?= python3
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+
+SOURCES := $(shell find src -type f -not -name '*.pyc')
+CHECKED = src tests $(wildcard benchmarks)
+
+# Idle OpenMP threads that spin slow a small machine down many times.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help demo test format clean python-version
+
+help:
+	@echo "make demo     find animals in a bundled picture (base install, no torch)"
+	@echo "make test     format, lint, types, layers and tests (installs the dev extra)"
+	@echo "make format   format the code and mend what the linter can mend"
+	@echo "make clean    remove the environments and caches"
+	@echo "PYTHON=...    the Python to use, 3.11 or newer (now: $(PYTHON))"
+
+demo: .venv-demo/.installed
+	@.venv-demo/bin/pocketdet demo
+
+test: .venv/.installed
+	.venv/bin/ruff format --check $(CHECKED)
+	.venv/bin/ruff check $(CHECKED)
+	.venv/bin/mypy --strict src
+	.venv/bin/lint-imports
+	.venv/bin/python -m pytest
+
+format: .venv/.installed
+	.venv/bin/ruff check --fix $(CHECKED)
+	.venv/bin/ruff format $(CHECKED)
+
+.venv-demo/.installed: pyproject.toml README.md LICENSE $(SOURCES) | python-version
+	@test -x .venv-demo/bin/python || $(PYTHON) -m venv .venv-demo
+	@echo "Installing pocketdet without torch into .venv-demo ..."
+	@.venv-demo/bin/python $(PIP_INSTALL) .
+	@touch $@
+
+.venv/.installed: pyproject.toml | python-version
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "Installing pocketdet with all that its tests need into .venv (5.6 GB with a CUDA build of torch) ..."
+	@.venv/bin/python $(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+python-version:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "pocketdet needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 ..." >&2; exit 2; }
+
+clean:
+	rm -rf .venv .venv-demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache demo.jpg
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
