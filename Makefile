@@ -1,5 +1,5 @@
 PYTHON ?= python3
-PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 SOURCES := $(shell find src -type f -not -name '*.pyc')
 CHECKED = src tests $(wildcard benchmarks)
@@ -34,7 +34,7 @@ format: .venv/.installed
 .venv-demo/.installed: pyproject.toml README.md LICENSE $(SOURCES) | python-version
 	@test -x .venv-demo/bin/python || $(PYTHON) -m venv .venv-demo
 	@echo "Installing pocketdet without torch into .venv-demo ..."
-	@.venv-demo/bin/python $(PIP_INSTALL) .
+	@.venv-demo/bin/python $(PIP_INSTALL) --no-compile .
 	@touch $@
 
 .venv/.installed: pyproject.toml | python-version
@@ -44,8 +44,8 @@ format: .venv/.installed
 	@touch $@
 
 python-version:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	{ echo "pocketdet needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	{ echo "pocketdet needs Python 3.11 or newer, and '$(PYTHON)' is not; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
 
 clean:
 	rm -rf .venv .venv-demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache demo.jpg
