@@ -1,0 +1,94 @@
+"""Backbone, neck and head together."""
+
+import torch
+from torch import Tensor, nn
+
+from pocketdet.core.metadata import ModelMetadata
+from pocketdet.errors import SettingsError
+from pocketdet.models.backbone import Backbone
+from pocketdet.models.backbones import build_backbone
+from pocketdet.models.head import Head, HeadOutput
+from pocketdet.models.neck import Neck
+
+Colour = tuple[float, float, float]
+IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
+IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
+
+
+class Detector(nn.Module):
+    """YOLOv4 on a MobileNet.
+
+    Args:
+        backbone: Makes P3, P4, P5 of the image.
+        num_classes: K.
+        neck_width: Multiplies the channels of neck and head.
+        mean: Per channel, subtracted from RGB in 0 to 1.
+        std: Per channel, divides after the subtraction.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        neck_width: float = 1.0,
+        mean: Colour = IMAGENET_MEAN,
+        std: Colour = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = Neck(backbone.out_channels, neck_width)
+        self.head = Head(self.neck.out_channels, num_classes)
+        self.num_classes = num_classes
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> list[HeadOutput]:
+        """``(B, 3, H, W)`` RGB in 0 to 1, sides multiples of 32, to the raw logits of P3, P4, P5."""
+        outputs: list[HeadOutput] = self.head(self.neck(self.backbone((images - self.mean) / self.std)))
+        return outputs
+
+
+def build_detector(
+    backbone: str,
+    num_classes: int,
+    width: float = 1.0,
+    neck_width: float = 1.0,
+    padding: str = "symmetric",
+    mean: Colour = IMAGENET_MEAN,
+    std: Colour = IMAGENET_STD,
+) -> Detector:
+    """A detector with random weights.
+
+    Args:
+        backbone: A key of ``BACKBONES``.
+        num_classes: K, at least 1.
+        width: Multiplies the channels of the backbone.
+        neck_width: Multiplies the channels of neck and head.
+        padding: Of the backbone: ``"same"`` (TensorFlow's) or ``"symmetric"`` (PyTorch's).
+        mean: Per channel, subtracted from RGB in 0 to 1.
+        std: Per channel, divides after the subtraction.
+
+    Raises:
+        SettingsError: An unknown backbone or padding, or a number out of range.
+    """
+    if num_classes < 1:
+        raise SettingsError(f"num_classes is {num_classes}; a detector needs at least 1 class")
+    if not 0 < neck_width <= 4:
+        raise SettingsError(f"neck_width is {neck_width}; it must be above 0 and at most 4")
+    return Detector(build_backbone(backbone, width, padding), num_classes, neck_width, mean, std)
+
+
+def build_from_metadata(metadata: ModelMetadata) -> Detector:
+    """The network that a checkpoint's metadata describe, with random weights; errors as ``build_detector``."""
+    return build_detector(
+        metadata.backbone,
+        len(metadata.class_names),
+        metadata.width,
+        metadata.neck_width,
+        metadata.padding,
+        metadata.mean,
+        metadata.std,
+    )

@@ -1,0 +1,201 @@
+"""Start weights: files of this project, of torchvision and of timm, into the networks of this project."""
+
+import dataclasses
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors
+import torch
+from torch import Tensor, nn
+
+from pocketdet.core.metadata import ModelMetadata
+from pocketdet.errors import ModelFileError
+from pocketdet.models.checkpoint import CHECKSUM_KEY, METADATA_KEY, read_safetensors, verify
+from pocketdet.models.detector import IMAGENET_MEAN, IMAGENET_STD, Colour, Detector
+
+HALF: Colour = (0.5, 0.5, 0.5)  # x / 127.5 - 1, in 0 to 1
+TIMM_MARK = "conv_stem.weight"
+TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+
+
+class StartWeightsInfo(NamedTuple):
+    """What a network must be built with to use a file of start weights."""
+
+    padding: str  # "same" or "symmetric"
+    mean: Colour  # of RGB in 0 to 1
+    std: Colour
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What became of a file of start weights, key by key; keys are the network's.
+
+    Args:
+        loaded: Taken from the file.
+        missing: In the network, not in the file: they keep their values.
+        unexpected: In the file, not in the network.
+        mismatched: In both with different shapes: the network keeps its values.
+        padding: The backbone's padding that the weights were trained with.
+        mean: The normalisation that the weights were trained with.
+        std: Likewise.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    padding: str
+    mean: Colour
+    std: Colour
+
+    def to_text(self) -> str:
+        """A line a kind, every key named; a part of a detector of which the file has nothing is named as a whole."""
+        lines = [f"loaded {len(self.loaded)} tensors"]
+        absent = {_part(key) for key in self.missing} - {_part(key) for key in self.loaded}
+        kinds = {
+            "not in the file": [*(f"all of {part}" for part in sorted(absent))]
+            + [key for key in self.missing if _part(key) not in absent],
+            "not in the network": list(self.unexpected),
+            "of another shape": list(self.mismatched),
+        }
+        lines += [f"{kind}: {', '.join(keys)}" for kind, keys in kinds.items() if keys]
+        return "\n".join(lines)
+
+
+class _Source(NamedTuple):
+    tensors: dict[str, Tensor]
+    info: StartWeightsInfo
+    eps: float | None  # of its batch norms; None: as the network's
+
+
+def read_start_weights_info(path: str | Path) -> StartWeightsInfo:
+    """Padding and normalisation that the weights in a file were trained with.
+
+    Of a safetensors file only the header is read.
+
+    Raises:
+        ModelFileError: Missing, cut or of another kind.
+    """
+    if Path(path).suffix in TORCH_SUFFIXES:
+        return _read(path).info
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            return _info(file.metadata() or {}, file.keys(), path)
+    except (safetensors.SafetensorError, OSError):
+        return _read(path).info  # which says what is wrong
+
+
+def load_start_weights(network: nn.Module, path: str | Path) -> Report:
+    """Fill a network with the weights of a file, as far as names and shapes agree.
+
+    The file may hold a backbone, a classification network or a whole detector: ours, torchvision's MobileNet V2
+    or V3, timm's mobilenetv1_100. Where its batch norms were trained with another eps, their scales are adjusted
+    such that the network computes the same.
+
+    Args:
+        network: A ``Detector``, ``Backbone`` or ``Classifier``.
+        path: ``.safetensors``, or a state dict as ``.pth``, ``.pt`` or ``.bin``; no pickled code is executed.
+
+    Raises:
+        ModelFileError: Missing, cut, of another kind, or nothing in it fits.
+    """
+    source = _read(path)
+    tensors = _renamed(source.tensors, network)
+    own = network.state_dict()
+    loaded = [key for key in own if key in tensors and tensors[key].shape == own[key].shape]
+    if not any(own[key].dim() == 4 for key in loaded):
+        raise ModelFileError(
+            f"{path}: no convolution in it fits the network; the file starts with {', '.join(list(tensors)[:3])}, "
+            f"the network with {', '.join(list(own)[:3])}: choose start weights of the same backbone and width"
+        )
+    network.load_state_dict({key: tensors[key] for key in loaded}, strict=False)
+    if source.eps is not None:
+        _adjust_eps(network, set(loaded), source.eps)
+    return Report(
+        loaded=tuple(loaded),
+        missing=tuple(k for k in own if k not in tensors and not k.endswith("num_batches_tracked")),
+        unexpected=tuple(key for key in tensors if key not in own),
+        mismatched=tuple(key for key in own if key in tensors and tensors[key].shape != own[key].shape),
+        **source.info._asdict(),
+    )
+
+
+def _read(path: str | Path) -> _Source:
+    if Path(path).suffix in TORCH_SUFFIXES:
+        tensors, header = _read_torch(path), {}
+    else:
+        tensors, header = read_safetensors(path)
+    if CHECKSUM_KEY in header and METADATA_KEY in header:
+        verify(tensors, header, path)
+    eps = float(header["bn_eps"]) if "bn_eps" in header else None
+    info = _info(header, tensors, path)
+    if TIMM_MARK in tensors:
+        tensors, eps = _from_timm(tensors), 1e-5
+    return _Source(tensors, info, eps)
+
+
+def _read_torch(path: str | Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path}: there is no such file") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise ModelFileError(
+            f"{path}: not a whole state dict of tensors ({str(error).splitlines()[0]}); "
+            "it is cut, or a pickle of something else, which is never executed: save the network's state_dict()"
+        ) from error
+    tensors = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise ModelFileError(f"{path}: holds no state dict (names and tensors); save the network's state_dict()")
+    return tensors
+
+
+def _info(header: Mapping[str, str], keys: object, path: str | Path) -> StartWeightsInfo:
+    if METADATA_KEY in header:
+        metadata = ModelMetadata.from_json(header[METADATA_KEY], str(path))
+        return StartWeightsInfo(metadata.padding, metadata.mean, metadata.std)
+    padding = "same" if "same" in header.get("padding", "") else "symmetric"
+    is_timm = TIMM_MARK in keys if isinstance(keys, (list, dict)) else False
+    if is_timm or "127.5" in header.get("normalisation", ""):
+        return StartWeightsInfo(padding, HALF, HALF)
+    return StartWeightsInfo(padding, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _from_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Timm's names of MobileNet V1: ``blocks.S.R`` counts stages and repeats where ours counts blocks."""
+    places = [re.match(r"blocks\.(\d+)\.(\d+)\.", key) for key in tensors]
+    blocks = sorted({(int(place[1]), int(place[2])) for place in places if place})
+    layers = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1.0", "bn2": "1.1"}
+    names = {"conv_stem": "features.0.0", "bn1": "features.0.1"} | {
+        f"blocks.{stage}.{repeat}.{theirs}": f"features.{number}.{ours}"
+        for number, (stage, repeat) in enumerate(blocks, start=1)
+        for theirs, ours in layers.items()
+    }
+    split = {key: key.rpartition(".") for key in tensors}
+    return {f"{names.get(split[key][0], split[key][0])}.{split[key][2]}": tensor for key, tensor in tensors.items()}
+
+
+def _renamed(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """A detector's backbone has a prefix that a backbone alone has not."""
+    from_detector = any(key.startswith("backbone.") for key in tensors)
+    if isinstance(network, Detector) and not from_detector:
+        return {f"backbone.{key}": tensor for key, tensor in tensors.items()}
+    if from_detector and not isinstance(network, Detector):
+        return {key.removeprefix("backbone."): tensor for key, tensor in tensors.items()}
+    return dict(tensors)
+
+
+def _adjust_eps(network: nn.Module, loaded: set[str], eps: float) -> None:
+    """Weight / sqrt(variance + eps) stays what it was under the file's eps."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.BatchNorm2d) and f"{name}.weight" in loaded and layer.eps != eps:
+            assert layer.running_var is not None
+            with torch.no_grad():
+                layer.weight *= ((layer.running_var + layer.eps) / (layer.running_var + eps)).sqrt()
+
+
+def _part(key: str) -> str:
+    return key.partition(".")[0]

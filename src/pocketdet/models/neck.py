@@ -1,0 +1,92 @@
+"""The neck: YOLOv4 §3.4, spatial pyramid pooling and PANet, every 3x3 depthwise separable."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pocketdet.models.blocks import ConvBlock, DepthwiseSeparable, Form, initialise, make_divisible
+
+FORM = Form("symmetric", activation="RE6")
+
+
+class SpatialPyramidPooling(nn.Module):
+    """Max pools of 13, 9 and 5 cells beside the input: SPP as YOLOv4 §3.4 uses it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(5, stride=1, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, 4 * C, H, W)``: pools 13, 9, 5, then the input.
+
+        Two pools of 5 in a row look at 9 cells, three at 13.
+        """
+        five = self.pool(x)
+        nine = self.pool(five)
+        return torch.cat((self.pool(nine), nine, five, x), dim=1)
+
+
+class Neck(nn.Module):
+    """Top-down and bottom-up paths over P3, P4, P5: PANet §3.2 with concatenation.
+
+    Args:
+        in_channels: Of the backbone's P3, P4, P5.
+        width: Multiplies all channels, which stay divisible by 8.
+    """
+
+    def __init__(self, in_channels: Sequence[int], width: float = 1.0) -> None:
+        super().__init__()
+        p3, p4, p5 = (make_divisible(channels * width) for channels in (128, 256, 512))
+        in_p3, in_p4, in_p5 = in_channels
+        self.out_channels = (p3, p4, p5)
+
+        self.before_pooling = _three(in_p5, p5)
+        self.pooling = SpatialPyramidPooling()
+        self.after_pooling = _three(4 * p5, p5)
+
+        self.reduce_p5 = ConvBlock(p5, p4, 1, FORM)
+        self.lateral_p4 = ConvBlock(in_p4, p4, 1, FORM)
+        self.top_down_p4 = _five(2 * p4, p4)
+        self.reduce_p4 = ConvBlock(p4, p3, 1, FORM)
+        self.lateral_p3 = ConvBlock(in_p3, p3, 1, FORM)
+        self.top_down_p3 = _five(2 * p3, p3)
+
+        self.down_p3 = DepthwiseSeparable(p3, p4, FORM, stride=2)
+        self.bottom_up_p4 = _five(2 * p4, p4)
+        self.down_p4 = DepthwiseSeparable(p4, p5, FORM, stride=2)
+        self.bottom_up_p5 = _five(2 * p5, p5)
+        initialise(self)
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """The backbone's P3, P4, P5 to the head's, of the same sizes."""
+        p3, p4, p5 = levels
+        p5 = self.after_pooling(self.pooling(self.before_pooling(p5)))
+        p4 = self.top_down_p4(torch.cat((self.lateral_p4(p4), _upsample(self.reduce_p5(p5))), dim=1))
+        p3 = self.top_down_p3(torch.cat((self.lateral_p3(p3), _upsample(self.reduce_p4(p4))), dim=1))
+        p4 = self.bottom_up_p4(torch.cat((self.down_p3(p3), p4), dim=1))
+        p5 = self.bottom_up_p5(torch.cat((self.down_p4(p4), p5), dim=1))
+        return [p3, p4, p5]
+
+
+def _three(in_channels: int, channels: int) -> nn.Sequential:
+    """1x1, separable 3x3 to twice the channels, 1x1."""
+    return nn.Sequential(
+        ConvBlock(in_channels, channels, 1, FORM),
+        DepthwiseSeparable(channels, 2 * channels, FORM),
+        ConvBlock(2 * channels, channels, 1, FORM),
+    )
+
+
+def _five(in_channels: int, channels: int) -> nn.Sequential:
+    """Three, and once more separable 3x3 and 1x1."""
+    return nn.Sequential(
+        *_three(in_channels, channels),
+        DepthwiseSeparable(channels, 2 * channels, FORM),
+        ConvBlock(2 * channels, channels, 1, FORM),
+    )
+
+
+def _upsample(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
