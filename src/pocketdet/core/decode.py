@@ -14,7 +14,8 @@ Floats = NDArray[np.float32]
 class LevelLogits(NamedTuple):
     """Raw head outputs of one level; a file's outputs are these three for P3, then P4, then P5.
 
-    Channels go anchor by anchor: of ``boxes`` tx, ty, tw, th of anchor 0, then of anchor 1; of ``classes`` all K of anchor 0 first.
+    Channels go anchor by anchor: of ``boxes`` tx, ty, tw, th of anchor 0, then of anchor 1;
+    of ``classes`` all K of anchor 0 first.
     """
 
     boxes: Floats  # (B, A * 4, H, W)
@@ -84,7 +85,9 @@ def sigmoid(x: Floats) -> Floats:
 
 
 def _logit(probability: float) -> float:
-    return float(np.log(probability / (1 - probability))) if 0 < probability < 1 else (-np.inf if probability <= 0 else np.inf)
+    if probability <= 0:
+        return -np.inf
+    return float(np.log(probability / (1 - probability))) if probability < 1 else np.inf
 
 
 def box_iou(boxes: Floats, others: Floats) -> Floats:

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 from pocketdet.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from pocketdet.training.train import train
+    from pocketdet.training.loop import train
 
 __all__ = ["TrainSettings", "train"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "train":
-        from pocketdet.training.train import train
+        from pocketdet.training.loop import train
 
         return train
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

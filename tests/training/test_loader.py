@@ -1,0 +1,64 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pocketdet.datasets.load import load_dataset
+from pocketdet.training.loader import Batch, EpochBatches, Item, TrainingPictures, build_loader
+from pocketdet.training.settings import TrainSettings
+
+SETTINGS = TrainSettings(size=64, epochs=10, batch_size=4, mosaic=1.0, plain_epochs=0.2)
+
+
+def batches_of(data: Path, epoch: int, workers: int = 0, first_batch: int = 0, seed: int = 0) -> list[Batch]:
+    settings = dataclasses.replace(SETTINGS, seed=seed)
+    records = load_dataset(data).records
+    batches = EpochBatches(len(records), settings.batch_size, seed)
+    batches.epoch, batches.first_batch = epoch, first_batch
+    return list(build_loader(TrainingPictures(records, settings, (114, 114, 114)), batches, workers))
+
+
+def are_equal(some: list[Batch], others: list[Batch]) -> bool:
+    return all(
+        torch.equal(a.images, b.images) and all(torch.equal(x, y) for x, y in zip(a.targets, b.targets, strict=True))
+        for a, b in zip(some, others, strict=True)
+    )
+
+
+def test_the_same_seed_gives_the_same_batches_with_and_without_workers(drawn_voc: Path) -> None:
+    assert are_equal(batches_of(drawn_voc, 3), batches_of(drawn_voc, 3, workers=2))
+
+
+def test_every_epoch_and_every_seed_draw_new_numbers(drawn_voc: Path) -> None:
+    first = batches_of(drawn_voc, 0)
+    assert not are_equal(first, batches_of(drawn_voc, 1))
+    assert not are_equal(first, batches_of(drawn_voc, 0, seed=1))
+
+
+def test_an_epoch_can_be_entered_at_any_batch(drawn_voc: Path) -> None:
+    assert are_equal(batches_of(drawn_voc, 2)[2:], batches_of(drawn_voc, 2, first_batch=2))
+
+
+def test_an_epoch_shows_every_picture_once(drawn_voc: Path) -> None:
+    batches = EpochBatches(12, 4, seed=0)
+    assert sorted(item.number for batch in batches for item in batch) == list(range(12))
+
+
+def test_the_last_epochs_are_without_mosaic(drawn_voc: Path) -> None:
+    records = load_dataset(drawn_voc).records
+    most = max(len(record.boxes) for record in records)
+    pictures = TrainingPictures(records, SETTINGS, (114, 114, 114))
+    counts = {epoch: [len(pictures[Item(epoch, index)].boxes) for index in range(len(records))] for epoch in (7, 8)}
+    assert max(counts[7]) > most
+    assert max(counts[8]) <= most
+
+
+def test_pictures_without_objects_are_negatives(drawn_voc: Path) -> None:
+    records = load_dataset(drawn_voc).records
+    empty = [index for index, record in enumerate(records) if not len(record.boxes)]
+    assert empty
+    sample = TrainingPictures(records, SETTINGS, (114, 114, 114))[Item(9, empty[0])]
+    assert sample.boxes.shape == (0, 4)
+    assert sample.image.shape == (64, 64, 3)
+    assert sample.boxes.dtype == np.float32

@@ -1,0 +1,119 @@
+import csv
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pocketdet.errors import DataError, ModelFileError, SettingsError
+from pocketdet.models.checkpoint import load_detector
+from pocketdet.training import TrainSettings, train
+
+SMALL = TrainSettings(
+    model="mobilenet_v3_small",
+    width=0.35,
+    neck_width=0.125,
+    size=64,
+    epochs=3,
+    batch_size=4,
+    evaluate_every=2,
+    checkpoint_minutes=0.0,
+    bf16=False,
+)
+
+
+def final_state(output: Path) -> dict[str, torch.Tensor]:
+    saved = torch.load(output / "last.pt", weights_only=True)
+    return {f"{part}.{name}": value for part in ("detector", "average") for name, value in saved[part].items()}
+
+
+def test_a_killed_run_resumes_and_ends_bit_for_bit_where_an_unbroken_one_ends(drawn_voc: Path, tmp_path: Path) -> None:
+    unbroken = dataclasses.replace(SMALL, output=tmp_path / "unbroken")
+    train(drawn_voc, unbroken)
+
+    broken = tmp_path / "broken"
+    arguments = "--model mobilenet_v3_small --width 0.35 --neck-width 0.125 --size 64 --epochs 3 --batch-size 4"
+    arguments += " --evaluate-every 2 --checkpoint-minutes 0 --no-bf16"
+    command = [sys.executable, "-m", "pocketdet", "train", str(drawn_voc), *arguments.split(), "--output", str(broken)]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (broken / "last.pt").exists() and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    assert run.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    assert not (broken / "results.csv").exists() or len(list(csv.DictReader((broken / "results.csv").open()))) < 3
+
+    train(drawn_voc, TrainSettings(output=broken, resume=True))
+    expected, found = final_state(tmp_path / "unbroken"), final_state(broken)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_detector_learns_a_few_pictures_by_heart(drawn_voc: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(
+        SMALL,
+        width=0.5,
+        neck_width=0.25,
+        size=96,
+        epochs=60,
+        batch_size=6,
+        mosaic=0.0,
+        learning_rate=4e-3,
+        backbone_learning_rate=1.0,
+        ema=0.9,
+        evaluate_every=30,
+        checkpoint_minutes=10.0,
+        val_split="train",
+        output=tmp_path / "run",
+    )
+    result = train(drawn_voc, settings)
+    assert result.ap50 > 0.8
+    _, metadata = load_detector(result.best)
+    assert metadata.class_names == ("blue thing", "red thing")
+    rows = list(csv.DictReader((tmp_path / "run/results.csv").open()))
+    assert len(rows) == 60
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"]) / 4
+
+
+def test_a_frozen_backbone_keeps_weights_and_batch_norm_statistics(drawn_voc: Path, tmp_path: Path) -> None:
+    states = []
+    for epochs in (1, 2):
+        settings = dataclasses.replace(SMALL, epochs=epochs, freeze_epochs=2, output=tmp_path / str(epochs))
+        train(drawn_voc, settings)
+        states.append(torch.load(settings.output / "last.pt", weights_only=True)["detector"])
+    first, second = states
+    assert all(torch.equal(first[name], second[name]) for name in first if name.startswith("backbone."))
+    assert not all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(drawn_voc: Path, tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"precious")
+    with pytest.raises(SettingsError, match="--resume"):
+        train(drawn_voc, dataclasses.replace(SMALL, output=tmp_path))
+    assert (tmp_path / "last.pt").read_bytes() == b"precious"
+
+
+def test_a_checkpoint_that_is_none_is_refused(drawn_voc: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="no run to resume"):
+        train(drawn_voc, dataclasses.replace(SMALL, output=tmp_path, resume=True))
+    (tmp_path / "last.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(ModelFileError, match="cannot be read as a checkpoint"):
+        train(drawn_voc, dataclasses.replace(SMALL, output=tmp_path, resume=True))
+
+
+def test_an_unknown_class_is_named(drawn_voc: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="green thing"):
+        train(drawn_voc, dataclasses.replace(SMALL, classes=("green thing",), output=tmp_path / "run"))
+
+
+def test_settings_out_of_range_are_named() -> None:
+    with pytest.raises(SettingsError, match="size is 100"):
+        TrainSettings(size=100)
+    with pytest.raises(SettingsError, match="mosaic is 1.5"):
+        TrainSettings(mosaic=1.5)
