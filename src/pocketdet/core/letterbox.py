@@ -60,7 +60,7 @@ class Letterbox:
         """``(N, 4)`` boxes from input pixels to image pixels, clipped to the picture."""
         scale_y, scale_x = (r / i for r, i in zip(self.resized, self.image_size, strict=True))
         scale = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
-        image = (boxes - np.array(self.offset[::-1] * 2, np.float32)) / scale
+        image: NDArray[np.float32] = (boxes - np.array(self.offset[::-1] * 2, np.float32)) / scale
         height, width = self.image_size
         limit = np.array([width, height, width, height], np.float32)
         return np.clip(image, 0, limit).astype(np.float32)
@@ -69,5 +69,5 @@ class Letterbox:
         """``(N, 4)`` boxes from image pixels to input pixels."""
         scale_y, scale_x = (r / i for r, i in zip(self.resized, self.image_size, strict=True))
         scale = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
-        moved = boxes * scale + np.array(self.offset[::-1] * 2, np.float32)
+        moved: NDArray[np.float32] = boxes * scale + np.array(self.offset[::-1] * 2, np.float32)
         return moved.astype(np.float32)

@@ -1,0 +1,190 @@
+"""PASCAL VOC: ``Annotations/ID.xml``, ``JPEGImages/ID.*``, ``ImageSets/Main/SPLIT.txt``."""
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import NamedTuple
+from xml.parsers import expat
+
+from pocketdet.core.images import IMAGE_SUFFIXES
+from pocketdet.datasets.labels import Label, LabelledPicture, Split, find_pictures, size_or_complaint
+from pocketdet.errors import AnnotationError
+
+_ONLY_SPLIT = "train"  # where there are no lists
+
+
+@dataclasses.dataclass(frozen=True)
+class VocFolder:
+    """A data set in VOC's layout; without lists, all of it is the split "train".
+
+    Args:
+        root: The folder that holds ``Annotations``.
+    """
+
+    root: Path
+
+    def split_names(self) -> list[str]:
+        """The lists."""
+        return list(self._splits)
+
+    def split_sizes(self) -> dict[str, int]:
+        """The splits and how many pictures each lists."""
+        return {split: len(ids) for split, ids in self._splits.items()}
+
+    def read(self, split: str) -> Split:
+        """Pictures in the order of the list; class names sorted, from all splits."""
+        pictures: list[LabelledPicture] = []
+        skipped: list[str] = []
+        for picture_id in self._splits[split]:
+            annotation_path = self._annotation_path(picture_id)
+            path = self._pictures.get(picture_id)
+            if path is None:
+                skipped.append(f"{self.root / 'JPEGImages' / picture_id}.*: no such picture, but {split!r} lists it")
+            elif not annotation_path.is_file():
+                skipped.append(
+                    f"{path}: {annotation_path} is missing; one without objects would make the picture a negative"
+                )
+            elif (size := size_or_complaint(path, skipped)) is not None:
+                annotation = self._annotation(picture_id)
+                skipped += annotation.skipped
+                pictures.append(LabelledPicture(path, size, list(annotation.labels)))
+        return Split(pictures, self._class_names, skipped)
+
+    @functools.cached_property
+    def _class_names(self) -> tuple[str, ...]:
+        ids = {picture_id for ids in self._splits.values() for picture_id in ids}
+        labels = (label for picture_id in ids for label in self._annotation(picture_id).labels)
+        return tuple(sorted({label.class_name for label in labels}))
+
+    @functools.cached_property
+    def _splits(self) -> dict[str, list[str]]:
+        lists = sorted((self.root / "ImageSets" / "Main").glob("*.txt"))
+        read = {path.stem: _read_list(path) for path in lists}
+        splits = {split: ids for split, ids in read.items() if ids is not None}
+        if splits:
+            return splits
+        labelled = {path.stem for path in (self.root / "Annotations").glob("*.xml")}
+        return {_ONLY_SPLIT: sorted(labelled | self._pictures.keys())}
+
+    @functools.cached_property
+    def _pictures(self) -> dict[str, Path]:
+        return {path.stem: path for path in find_pictures(self.root / "JPEGImages")}
+
+    @functools.cached_property
+    def _annotations(self) -> dict[str, "_Annotation"]:
+        return {}
+
+    def _annotation_path(self, picture_id: str) -> Path:
+        return self.root / "Annotations" / f"{picture_id}.xml"
+
+    def _annotation(self, picture_id: str) -> "_Annotation":
+        if picture_id not in self._annotations:
+            path = self._annotation_path(picture_id)
+            self._annotations[picture_id] = _read_annotation(path) if path.is_file() else _Annotation((), ())
+        return self._annotations[picture_id]
+
+
+class _Annotation(NamedTuple):
+    labels: tuple[Label, ...]
+    skipped: tuple[str, ...]
+
+
+def find_voc(path: Path) -> VocFolder | None:
+    """The data set, where ``path`` is a folder in this layout."""
+    return VocFolder(path) if (path / "Annotations").is_dir() and (path / "JPEGImages").is_dir() else None
+
+
+def _read_list(path: Path) -> list[str] | None:
+    """The ids of a list; ``None`` for VOC's lists of one class (``cat_train.txt``) with -1, 0 or 1 behind each id."""
+    rows = [line.split() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    if rows and all(len(row) == 2 and row[1] in ("-1", "0", "1") for row in rows):
+        return None
+    names = [Path(" ".join(row)) for row in rows]
+    return [name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name for name in names]
+
+
+def _read_annotation(path: Path) -> _Annotation:
+    root = _parse(path)
+    labels, skipped = [], []
+    for number, element in enumerate(root.all("object"), start=1):
+        where = f"{path}:{element.line}: object {number}"
+        class_name = element.one("name", where).text.strip()
+        corners = element.one("bndbox", where)
+        left, top, right, bottom = (corners.number(key, where) for key in ("xmin", "ymin", "xmax", "ymax"))
+        if right <= left or bottom <= top:
+            skipped.append(f"{where} ({class_name}): its box has no area")
+            continue
+        marks = element.all("difficult")
+        difficult = bool(marks) and marks[0].text.strip() not in ("", "0")
+        # VOC counts pixels from 1 and includes the last one.
+        labels.append(Label(class_name, (left - 1, top - 1, right, bottom), difficult, where))
+    return _Annotation(tuple(labels), tuple(skipped))
+
+
+@dataclasses.dataclass
+class _Element:
+    """An XML element that knows its line, which the standard library's trees do not."""
+
+    tag: str
+    line: int
+    path: Path
+    text: str = ""
+    children: list["_Element"] = dataclasses.field(default_factory=list)
+
+    def all(self, tag: str) -> list["_Element"]:
+        return [child for child in self.children if child.tag == tag]
+
+    def one(self, tag: str, where: str) -> "_Element":
+        found = self.all(tag)
+        if not found:
+            raise AnnotationError(f"{where} has no <{tag}> in its <{self.tag}>; add it or remove the object")
+        if not found[0].children and not found[0].text.strip():
+            raise AnnotationError(f"{self.path}:{found[0].line}: <{tag}> is empty; fill it in or remove the object")
+        return found[0]
+
+    def number(self, tag: str, where: str) -> float:
+        element = self.one(tag, where)
+        try:
+            value = float(element.text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise AnnotationError(f"{self.path}:{element.line}: <{tag}> is {element.text.strip()!r}; expected a number")
+        return value
+
+
+def _parse(path: Path) -> _Element:
+    document = _Element("document", 0, path)
+    open_elements = [document]
+    parser = expat.ParserCreate()
+
+    def start(tag: str, _: dict[str, str]) -> None:
+        element = _Element(tag, parser.CurrentLineNumber, path)
+        open_elements[-1].children.append(element)
+        open_elements.append(element)
+
+    def end(_: str) -> None:
+        open_elements.pop()
+
+    def characters(text: str) -> None:
+        open_elements[-1].text += text
+
+    def entity(*_: object) -> None:
+        raise AnnotationError(f"{path}:{parser.CurrentLineNumber}: declares an entity; VOC needs none, remove it")
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = characters
+    parser.EntityDeclHandler = entity
+    try:
+        parser.Parse(path.read_bytes(), True)
+    except expat.ExpatError as error:
+        reason = expat.errors.messages.get(error.code, str(error))
+        raise AnnotationError(f"{path}:{error.lineno}: not valid XML ({reason}); mend or replace the file") from error
+    except (LookupError, ValueError) as error:
+        raise AnnotationError(f"{path}:1: its encoding cannot be read ({error}); save it as UTF-8") from error
+    root = document.children[0]
+    if root.tag != "annotation":
+        raise AnnotationError(f"{path}:{root.line}: starts with <{root.tag}>; expected VOC's <annotation>")
+    return root
