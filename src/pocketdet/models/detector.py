@@ -10,9 +10,9 @@ from pocketdet.models.backbones import build_backbone
 from pocketdet.models.head import Head, HeadOutput
 from pocketdet.models.neck import Neck
 
-Colour = tuple[float, float, float]
-IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
-IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
+PerChannel = tuple[float, float, float]
+IMAGENET_MEAN: PerChannel = (0.485, 0.456, 0.406)
+IMAGENET_STD: PerChannel = (0.229, 0.224, 0.225)
 
 
 class Detector(nn.Module):
@@ -34,8 +34,8 @@ class Detector(nn.Module):
         backbone: Backbone,
         num_classes: int,
         neck_width: float = 1.0,
-        mean: Colour = IMAGENET_MEAN,
-        std: Colour = IMAGENET_STD,
+        mean: PerChannel = IMAGENET_MEAN,
+        std: PerChannel = IMAGENET_STD,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -57,8 +57,8 @@ def build_detector(
     width: float = 1.0,
     neck_width: float = 1.0,
     padding: str = "symmetric",
-    mean: Colour = IMAGENET_MEAN,
-    std: Colour = IMAGENET_STD,
+    mean: PerChannel = IMAGENET_MEAN,
+    std: PerChannel = IMAGENET_STD,
 ) -> Detector:
     """A detector with random weights.
 

@@ -1,9 +1,8 @@
 """Start weights: files of this project, of torchvision and of timm, into the networks of this project."""
 
 import dataclasses
-import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import ModelFileError
 from pocketdet.models.checkpoint import CHECKSUM_KEY, METADATA_KEY, read_safetensors, verify
-from pocketdet.models.detector import IMAGENET_MEAN, IMAGENET_STD, Colour, Detector
+from pocketdet.models.detector import IMAGENET_MEAN, IMAGENET_STD, Detector, PerChannel
 
-HALF: Colour = (0.5, 0.5, 0.5)  # x / 127.5 - 1, in 0 to 1
+HALF: PerChannel = (0.5, 0.5, 0.5)  # x / 127.5 - 1, in 0 to 1
 TIMM_MARK = "conv_stem.weight"
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 
@@ -25,8 +24,8 @@ class StartWeightsInfo(NamedTuple):
     """What a network must be built with to use a file of start weights."""
 
     padding: str  # "same" or "symmetric"
-    mean: Colour  # of RGB in 0 to 1
-    std: Colour
+    mean: PerChannel  # of RGB in 0 to 1
+    std: PerChannel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Report:
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
     padding: str
-    mean: Colour
-    std: Colour
+    mean: PerChannel
+    std: PerChannel
 
     def to_text(self) -> str:
         """A line a kind, every key named; a part of a detector of which the file has nothing is named as a whole."""
@@ -124,8 +123,9 @@ def load_start_weights(network: nn.Module, path: str | Path) -> Report:
 
 
 def _read(path: str | Path) -> _Source:
+    header: dict[str, str] = {}
     if Path(path).suffix in TORCH_SUFFIXES:
-        tensors, header = _read_torch(path), {}
+        tensors = _read_torch(path)
     else:
         tensors, header = read_safetensors(path)
     if CHECKSUM_KEY in header and METADATA_KEY in header:
@@ -142,9 +142,9 @@ def _read_torch(path: str | Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelFileError(f"{path}: there is no such file") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # torch.load raises whatever the damaged bytes lead to
         raise ModelFileError(
-            f"{path}: not a whole state dict of tensors ({str(error).splitlines()[0]}); "
+            f"{path}: not a whole state dict of tensors ({type(error).__name__}); "
             "it is cut, or a pickle of something else, which is never executed: save the network's state_dict()"
         ) from error
     tensors = content.get("state_dict", content) if isinstance(content, dict) else content
@@ -153,13 +153,12 @@ def _read_torch(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _info(header: Mapping[str, str], keys: object, path: str | Path) -> StartWeightsInfo:
+def _info(header: Mapping[str, str], keys: Iterable[str], path: str | Path) -> StartWeightsInfo:
     if METADATA_KEY in header:
         metadata = ModelMetadata.from_json(header[METADATA_KEY], str(path))
         return StartWeightsInfo(metadata.padding, metadata.mean, metadata.std)
     padding = "same" if "same" in header.get("padding", "") else "symmetric"
-    is_timm = TIMM_MARK in keys if isinstance(keys, (list, dict)) else False
-    if is_timm or "127.5" in header.get("normalisation", ""):
+    if TIMM_MARK in set(keys) or "127.5" in header.get("normalisation", ""):
         return StartWeightsInfo(padding, HALF, HALF)
     return StartWeightsInfo(padding, IMAGENET_MEAN, IMAGENET_STD)
 
@@ -194,7 +193,7 @@ def _adjust_eps(network: nn.Module, loaded: set[str], eps: float) -> None:
         if isinstance(layer, nn.BatchNorm2d) and f"{name}.weight" in loaded and layer.eps != eps:
             assert layer.running_var is not None
             with torch.no_grad():
-                layer.weight *= ((layer.running_var + layer.eps) / (layer.running_var + eps)).sqrt()
+                layer.weight.mul_(((layer.running_var + layer.eps) / (layer.running_var + eps)).sqrt())
 
 
 def _part(key: str) -> str:
