@@ -115,5 +115,5 @@ def test_an_unknown_class_is_named(drawn_voc: Path, tmp_path: Path) -> None:
 def test_settings_out_of_range_are_named() -> None:
     with pytest.raises(SettingsError, match="size is 100"):
         TrainSettings(size=100)
-    with pytest.raises(SettingsError, match="mosaic is 1.5"):
+    with pytest.raises(SettingsError, match=r"mosaic is 1\.5"):
         TrainSettings(mosaic=1.5)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# A target is learned by every anchor whose shape overlaps it more than this, and by its best one; darknet's iou_thresh for YOLOv4.
+# A target is learned by every anchor whose shape overlaps it more than this, and by its best one: darknet's
+# iou_thresh for YOLOv4.
 SHAPE_IOU_THRESHOLD = 0.213
 
 
@@ -40,9 +41,9 @@ def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
 def assign(targets: Targets, anchors: Tensor, strides: Tensor, grids: Tensor) -> Positives:
     """Choose the positives.
 
-    Each target is given to its best anchor of all levels, and to all others above ``SHAPE_IOU_THRESHOLD``, in the cell that
-    holds its centre. Where several targets want one place, the one whose shape fits the anchor best gets it, so that no
-    place learns two classes.
+    Each target is given to its best anchor of all levels, and to all others above ``SHAPE_IOU_THRESHOLD``, in the cell
+    that holds its centre. Where several targets want one place, the one whose shape fits the anchor best gets it, so
+    that no place learns two classes.
 
     Args:
         targets: Of the whole batch.

@@ -17,7 +17,7 @@ def decode_boxes(
 ) -> Tensor:
     """Turn raw box outputs into boxes; what ``pocketdet.core.decode`` does in numpy, with a gradient.
 
-    The centre is relative to its cell and the size to its anchor, YOLOv3 §2.1, with the grid sensitivity of YOLOv4 §3.4.
+    The centre is relative to its cell and the size to its anchor, YOLOv3 §2.1, with YOLOv4's grid sensitivity, §3.4.
 
     Args:
         logits: ``(..., 4)`` tx, ty, tw, th.

@@ -12,7 +12,8 @@ from pocketdet.models.head import HeadOutput
 from pocketdet.training.assigner import Positives, Targets, assign
 from pocketdet.training.boxes import complete_iou, decode_boxes, overlaps_any, split_anchors
 
-# A place without target whose box overlaps a target more than this is neither right nor wrong: darknet's ignore_thresh for YOLOv4.
+# A place without target whose box overlaps a target more than this is neither right nor wrong: darknet's
+# ignore_thresh for YOLOv4.
 IGNORE_IOU = 0.7
 BOX_WEIGHT = 3.0
 
@@ -29,9 +30,9 @@ class Losses(NamedTuple):
 class DetectionLoss(nn.Module):
     """From raw head outputs and targets to one number.
 
-    Every term is divided by the number of positives, not by the number of cells: averaged over all cells the few objects drown
-    (measured: AP50 0.00 after 4 epochs against 0.23 after 3). Negatives are weighted by the square root of their own
-    probability, so that the thousands of easy ones stay quiet.
+    Every term is divided by the number of positives, not by the number of cells: averaged over all cells the few
+    objects drown. Negatives are weighted by the square root of their own probability, so that the thousands of easy
+    ones stay quiet.
 
     Args:
         metadata: Anchors, strides and grid sensitivity.
@@ -69,7 +70,7 @@ class DetectionLoss(nn.Module):
         return Losses(BOX_WEIGHT * box + objectness + class_loss, box, objectness, class_loss)
 
     def _at_positives(self, outputs: Sequence[HeadOutput], positives: Positives) -> tuple[Tensor, Tensor]:
-        """``(P, 4)`` boxes in input pixels and ``(P, K)`` class logits, in the order of the levels within ``positives``."""
+        """``(P, 4)`` boxes in input pixels and ``(P, K)`` class logits, in the order of ``positives``."""
         num_anchors = self.anchors.shape[1]
         num_positives = len(positives.target)
         num_classes = outputs[0].classes.shape[1] // num_anchors

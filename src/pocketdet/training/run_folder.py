@@ -82,7 +82,8 @@ class RunFolder:
             values = json.loads(payload["settings"])
         except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
             raise ModelFileError(
-                f"{self.last} cannot be read as a checkpoint of a run ({type(error).__name__}); it is cut or of a foreign kind"
+                f"{self.last} cannot be read as a checkpoint of a run ({type(error).__name__}); "
+                "it is cut or of a foreign kind"
             ) from error
         for name in ("start_weights", "output"):
             values[name] = Path(values[name]) if values[name] is not None else None
