@@ -1,6 +1,7 @@
 """One safetensors file for a detector: tensors, metadata and a SHA-256 over both."""
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,7 @@ def save_detector(path: str | Path, detector: Detector, metadata: ModelMetadata,
     tensors = {key: _stored(tensor, half) for key, tensor in detector.state_dict().items()}
     header = {METADATA_KEY: metadata.to_json()}
     header[CHECKSUM_KEY] = _checksum(tensors, header[METADATA_KEY])
-    _write_atomically(Path(path), safetensors.torch.save(tensors, header))
+    _write_atomically(Path(path), _serialise(tensors, header))
 
 
 def load_detector(path: str | Path) -> tuple[Detector, ModelMetadata]:
@@ -112,6 +113,17 @@ class TorchBackend:
 def _stored(tensor: Tensor, half: bool) -> Tensor:
     tensor = tensor.detach().cpu().contiguous()
     return tensor.half() if half and tensor.dim() == 4 else tensor
+
+
+def _serialise(tensors: dict[str, Tensor], header: dict[str, str]) -> bytes:
+    """The same tensors give the same bytes: safetensors writes a header of several keys in random order."""
+    content = safetensors.torch.save(tensors, header)
+    end = 8 + int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8:end])
+    entries["__metadata__"] = header
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format asks for aligned tensors
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: str) -> str:
