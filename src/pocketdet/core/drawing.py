@@ -1,0 +1,162 @@
+"""Draws detections into their picture."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pocketdet.core.detections import Detections
+from pocketdet.core.images import read_image
+from pocketdet.errors import ImageError
+
+Colour = tuple[int, int, int]
+
+# Okabe and Ito's colours, which people with colour blindness can tell apart, and darker or lighter relatives.
+PALETTE: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (213, 94, 0),
+    (204, 121, 167),
+    (0, 114, 178),
+    (148, 103, 189),
+    (170, 220, 140),
+    (255, 157, 167),
+)
+WRITABLE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SMOOTHING = 4  # a label is drawn so many times larger and scaled down, for smooth corners
+
+
+class _Place(NamedTuple):
+    """A label's rectangle, in image pixels."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def overlaps(self, other: "_Place") -> bool:
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
+
+
+def class_colour(class_id: int) -> Colour:
+    """The RGB colour of a class, the same in every picture."""
+    return PALETTE[class_id % len(PALETTE)]
+
+
+def draw(detections: Detections, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw boxes and labels into a copy of a picture.
+
+    Args:
+        detections: Boxes in pixels of this picture.
+        image: ``(H, W, 3)`` RGB.
+
+    Returns:
+        ``(H, W, 3)`` RGB.
+    """
+    canvas = Image.fromarray(image).convert("RGB")
+    pen = ImageDraw.Draw(canvas)
+    line = max(2, round(min(canvas.size) / 180))
+    text_size = min(48, max(12, round(min(canvas.size) * 0.035)))
+    worst_first = range(len(detections) - 1, -1, -1)
+    for n in worst_first:
+        _draw_box(pen, detections.boxes[n], class_colour(int(detections.class_ids[n])), line)
+    taken: list[_Place] = []
+    for n, name in enumerate(detections.class_names):
+        colour = class_colour(int(detections.class_ids[n]))
+        label = _label(f"{name} {detections.scores[n]:.0%}", colour, text_size)
+        place = _free_place(detections.boxes[n], label.size, canvas.size, taken)
+        canvas.paste(label, place[:2], label)
+        taken.append(place)
+    return np.array(canvas, np.uint8)
+
+
+def save_drawing(detections: Detections, path: str | Path) -> Path:
+    """Write the picture with its boxes drawn in; missing folders are made.
+
+    The picture is taken from ``detections.image`` or read again, at full size, from ``detections.source``.
+
+    Returns:
+        The file.
+
+    Raises:
+        ImageError: The suffix is of no format that can be written, the picture is not at hand, or writing failed.
+    """
+    image = detections.image
+    if image is None:
+        if not detections.source:
+            raise ImageError("the detections came without their picture; predict with keep_image=True to draw them")
+        image = read_image(detections.source, at_least=None).pixels
+    return save_image(draw(detections, image), path)
+
+
+def save_image(image: NDArray[np.uint8], path: str | Path) -> Path:
+    """Write an ``(H, W, 3)`` RGB picture; missing folders are made.
+
+    Raises:
+        ImageError: The suffix is of no format that can be written, or writing failed.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in WRITABLE_SUFFIXES:
+        raise ImageError(f"{path}: cannot write '{path.suffix}' pictures; use one of {', '.join(WRITABLE_SUFFIXES)}")
+    options: dict[str, Any] = {"quality": 92} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path, **options)
+    except OSError as error:
+        raise ImageError(f"{path}: the picture cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def _draw_box(pen: ImageDraw.ImageDraw, box: NDArray[np.float32], colour: Colour, line: int) -> None:
+    left, top, right, bottom = (round(float(v)) for v in box)
+    corners = (left, top, max(left, right - 1), max(top, bottom - 1))
+    radius = min(2 * line, (corners[2] - left) // 2, (corners[3] - top) // 2)
+    pen.rounded_rectangle(corners, radius, outline=colour, width=line)
+
+
+def _label(text: str, colour: Colour, text_size: int) -> Image.Image:
+    """Text on a rounded ground, RGBA."""
+    font = ImageFont.load_default(text_size * SMOOTHING)
+    left, _, right, _ = font.getbbox(text)
+    margin = text_size * SMOOTHING // 3
+    # The height is of the font, not of the text, so that all labels of a picture are alike.
+    _, top, _, bottom = font.getbbox("Ag|")
+    size = math.ceil(right - left) + 2 * margin, math.ceil(bottom - top) + margin
+    ground = Image.new("RGBA", size, (*colour, 0))
+    pen = ImageDraw.Draw(ground)
+    pen.rounded_rectangle((0, 0, size[0] - 1, size[1] - 1), margin, fill=(*colour, 255))
+    pen.text((margin - left, margin / 2 - top), text, font=font, fill=_readable_on(colour))
+    return ground.resize((math.ceil(size[0] / SMOOTHING), math.ceil(size[1] / SMOOTHING)), Image.Resampling.BOX)
+
+
+def _readable_on(colour: Colour) -> Colour:
+    """Black or white, whichever has more contrast by WCAG's relative luminance."""
+    linear = [(v / 255) ** 2.2 for v in colour]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
+
+
+def _free_place(
+    box: NDArray[np.float32], size: tuple[int, int], limits: tuple[int, int], taken: list[_Place]
+) -> _Place:
+    """Above the box, else inside its top, below it, or inside its bottom; always inside the picture.
+
+    Args:
+        box: xyxy, image pixels.
+        size: (width, height) of the label, as Pillow has it.
+        limits: (width, height) of the picture.
+        taken: Places of other labels.
+    """
+    left, top, _, bottom = (round(float(v)) for v in box)
+    left = max(0, min(left, limits[0] - size[0]))
+    tops = [y for y in (top - size[1], top, bottom, bottom - size[1]) if 0 <= y <= limits[1] - size[1]]
+    places = [_Place(left, y, left + size[0], y + size[1]) for y in tops]
+    fallback = _Place(left, max(0, min(top, limits[1] - size[1])), left + size[0], top + size[1])
+    free = (place for place in places if not any(place.overlaps(other) for other in taken))
+    return next(free, places[0] if places else fallback)

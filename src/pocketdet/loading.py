@@ -1,0 +1,111 @@
+"""From the name or the file of a model to a detector that is ready to use."""
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import TypedDict, cast
+
+from pocketdet.errors import MissingExtraError, ModelFileError
+from pocketdet.runtime.backends import Backend, OnnxBackend
+from pocketdet.runtime.predictor import Predictor
+
+ASSETS = Path(__file__).parent / "assets"
+BEST_CHECKPOINT = "best.safetensors"
+PICKLED_SUFFIXES = (".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+
+
+class BundledModel(TypedDict):
+    """One entry of ``assets/bundled.json``."""
+
+    file: str
+    sha256: str
+    recipe: str
+    AP50: float
+    AP: float
+
+
+def load(model: str | Path = "animals", threads: int | None = None) -> Predictor:
+    """Load a detector.
+
+    Args:
+        model: The name of a bundled detector, an exported ``.onnx`` file, a ``.safetensors`` checkpoint or the folder
+            of a training run, whose best checkpoint is taken. Checkpoints need torch.
+        threads: Of one run of an exported file; by default as many as the machine has cores.
+
+    Raises:
+        ModelFileError: There is no such model, or its file is cut, changed or of a foreign kind.
+        MissingExtraError: A checkpoint was asked for and torch is not installed.
+    """
+    bundled = bundled_models()
+    if str(model) in bundled:
+        return Predictor(OnnxBackend(_checked(bundled[str(model)]), threads))
+    path = Path(model)
+    if path.suffix.lower() == ".onnx":
+        return Predictor(OnnxBackend(path, threads))
+    if not path.exists():
+        raise ModelFileError(
+            f"{model}: no such file, and no bundled detector has this name (bundled: {', '.join(bundled) or 'none'}); "
+            "give one of these names, an .onnx file, a .safetensors checkpoint or the folder of a training run"
+        )
+    return Predictor(_torch_backend(find_checkpoint(path)))
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The ``.safetensors`` file that a person means: a file, or the best one of a run's folder.
+
+    Raises:
+        ModelFileError: There is none, or the file is of another kind.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / BEST_CHECKPOINT).is_file():
+            raise ModelFileError(f"{path}: the folder has no {BEST_CHECKPOINT}; expected the folder of a training run")
+        return path / BEST_CHECKPOINT
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such checkpoint")
+    if path.suffix.lower() in PICKLED_SUFFIXES:
+        raise ModelFileError(
+            f"{path}: '{path.suffix}' files can run code when they are opened and are not read as models; "
+            f"use {BEST_CHECKPOINT} from the folder of the training run"
+        )
+    if path.suffix.lower() != ".safetensors":
+        raise ModelFileError(
+            f"{path}: '{path.suffix}' is no kind of model file that pocketdet knows; expected .onnx or .safetensors"
+        )
+    return path
+
+
+def bundled_models() -> dict[str, BundledModel]:
+    """The detectors that come with the package, by name."""
+    return cast(dict[str, BundledModel], json.loads((ASSETS / "bundled.json").read_text(encoding="utf-8")))
+
+
+def require_torch(purpose: str) -> None:
+    """Check that torch is installed, without importing it.
+
+    Args:
+        purpose: What needs it; the subject of the message.
+
+    Raises:
+        MissingExtraError: It is not.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError(f'{purpose} needs torch, which is not installed; run: pip install "pocketdet[train]"')
+
+
+def _checked(model: BundledModel) -> Path:
+    """The file, once its content is known to be the one that was measured."""
+    path = ASSETS / model["file"]
+    if not path.is_file():
+        raise ModelFileError(f"{path}: the bundled model file is missing; install pocketdet again")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != model["sha256"]:
+        raise ModelFileError(f"{path}: the bundled model file was changed (other SHA-256); install pocketdet again")
+    return path
+
+
+def _torch_backend(checkpoint: Path) -> Backend:
+    require_torch(f"{checkpoint}: a checkpoint")
+    from pocketdet.models.checkpoint import TorchBackend, load_detector
+
+    return TorchBackend(*load_detector(checkpoint))

@@ -1,0 +1,109 @@
+"""What runs a network: pixels in, raw head outputs out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketdet.core.decode import LevelLogits
+from pocketdet.core.metadata import ModelMetadata
+from pocketdet.errors import ModelFileError
+
+METADATA_KEY = "pocketdet"  # in an ONNX file's metadata_props
+INPUT_NAME = "images"
+SILENT = 4  # ONNX Runtime's log level "fatal": what goes wrong is raised, not printed
+
+
+class Backend(Protocol):
+    """A loaded network."""
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """The facts that came with the network."""
+
+    def run(self, images: NDArray[np.uint8]) -> list[LevelLogits]:
+        """Raw head outputs.
+
+        Args:
+            images: ``(B, H, W, 3)`` letterboxed RGB, of the metadata's input size.
+
+        Returns:
+            P3, P4, P5, float32.
+        """
+
+
+def output_names(num_levels: int) -> list[str]:
+    """Of an exported file: ``boxes_p3``, ``objectness_p3``, ``classes_p3``, ``boxes_p4`` and so on."""
+    return [f"{part}_p{level}" for level in range(3, 3 + num_levels) for part in LevelLogits._fields]
+
+
+class OnnxBackend:
+    """Runs an exported ONNX file on ONNX Runtime.
+
+    Args:
+        path: The file.
+        threads: Of one run; by default as many as the machine has cores.
+
+    Raises:
+        ModelFileError: The file is missing, cut, changed or not exported by pocketdet.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        import onnxruntime  # 60 ms that a failing command line need not pay
+
+        path = Path(path)
+        if not path.is_file():
+            raise ModelFileError(f"{path}: no such model file")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = SILENT
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no class of their own in common
+            raise ModelFileError(
+                f"{path}: ONNX Runtime cannot read this file as a model ({_first_line(error)}); "
+                "it may be cut or changed: copy or export it again"
+            ) from error
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is None:
+            raise ModelFileError(
+                f"{path}: the model has no pocketdet metadata; only files written by 'pocketdet export' can be used"
+            )
+        self.metadata: ModelMetadata = ModelMetadata.from_json(text, str(path))
+        self._names = output_names(len(self.metadata.strides))
+        self._check_graph(path)
+
+    def run(self, images: NDArray[np.uint8]) -> list[LevelLogits]:
+        """See ``Backend.run``."""
+        outputs: list[NDArray[np.float32]] = self._session.run(self._names, {INPUT_NAME: images})
+        return [LevelLogits(*outputs[n : n + 3]) for n in range(0, len(outputs), 3)]
+
+    def _check_graph(self, path: Path) -> None:
+        """The graph must be the one that the metadata describe, else boxes would be wrong in silence."""
+        found = {node.name: list(node.shape) for node in self._session.get_outputs()}
+        inputs = [(node.name, node.type) for node in self._session.get_inputs()]
+        if inputs != [(INPUT_NAME, "tensor(uint8)")]:
+            raise ModelFileError(f"{path}: expected one uint8 input named '{INPUT_NAME}', the model has {inputs}")
+        channels = _expected_channels(self.metadata)
+        for name, expected in zip(self._names, channels, strict=True):
+            if name not in found:
+                raise ModelFileError(f"{path}: output '{name}' is missing; the model has {', '.join(found)}")
+            shape: Sequence[int | str | None] = found[name]
+            if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != expected):
+                raise ModelFileError(
+                    f"{path}: output '{name}' has the shape {shape}, but anchors and classes of its metadata "
+                    f"ask for {expected} channels; the file was changed: export it again"
+                )
+
+
+def _expected_channels(metadata: ModelMetadata) -> list[int]:
+    """Of every output, in the order of ``output_names``."""
+    num_classes = len(metadata.class_names)
+    return [len(anchors) * per_anchor for anchors in metadata.anchors for per_anchor in (4, 1, num_classes)]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rpartition(" : ")[2][:200]

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from pocketdet.datasets.records import Record
+from pocketdet.errors import ImageError, SettingsError
+from pocketdet.runtime.backends import OnnxBackend
+from pocketdet.runtime.predictor import Predictor
+
+RED_BOX = [[16, 24, 24, 32]]
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_model):
+    return Predictor(OnnxBackend(tiny_model, threads=1))
+
+
+@pytest.fixture
+def picture(tmp_path, red_cell):
+    path = tmp_path / "red.png"
+    Image.fromarray(red_cell).save(path)
+    return path
+
+
+def test_an_array_gives_the_box_and_score_worked_by_hand(predictor, red_cell):
+    found = predictor.predict(red_cell)
+    np.testing.assert_allclose(found.boxes, RED_BOX, atol=1e-3)
+    assert found.scores[0] == pytest.approx(1 / (1 + np.exp(-10)), abs=1e-4)
+    assert found.class_names == ["red"]
+    assert found.boxes.dtype == np.float32
+    assert found.class_ids.dtype == np.int64
+
+
+def test_path_bytes_and_array_give_the_same(predictor, picture, red_cell):
+    boxes = [predictor.predict(s).boxes for s in (picture, str(picture), picture.read_bytes(), red_cell)]
+    for other in boxes:
+        np.testing.assert_array_equal(other, boxes[0])
+    assert len(boxes[0]) == 1
+
+
+def test_boxes_are_in_pixels_of_the_full_picture(predictor, red_cell):
+    wide = np.zeros((256, 512, 3), np.uint8)  # eight times smaller in the input, between bars of 16 grey rows
+    wide[64:128, 128:192, 0] = 255
+    grey_bars_found = predictor.predict(wide)
+    red = grey_bars_found.boxes[grey_bars_found.class_ids == 0]
+    assert [128, 64, 192, 128] in np.round(red).astype(int).tolist()
+
+
+def test_a_jpeg_decoded_at_a_reduced_scale_gives_boxes_of_the_full_picture(predictor, tmp_path):
+    large = np.zeros((1024, 1024, 3), np.uint8)
+    large[384:512, 256:384, 0] = 255
+    Image.fromarray(large).save(tmp_path / "large.jpg", quality=95)
+    found = predictor.predict(tmp_path / "large.jpg")
+    np.testing.assert_allclose(found.boxes, np.array(RED_BOX) * 16, atol=0.01)
+    assert found.image_size == (1024, 1024)
+
+
+def test_a_sideways_photo_is_looked_at_upright(predictor, tmp_path, red_cell):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    Image.fromarray(np.rot90(red_cell).copy()).save(tmp_path / "sideways.png", exif=exif)
+    np.testing.assert_allclose(predictor.predict(tmp_path / "sideways.png").boxes, RED_BOX, atol=1e-3)
+
+
+def test_lists_folders_and_patterns_give_lists(predictor, picture, red_cell):
+    assert [d.source for d in predictor.predict([picture, red_cell])] == [str(picture), ""]
+    for source in (picture.parent, f"{picture.parent}/*.png"):
+        assert [d.source for d in predictor.predict(source)] == [str(picture)]
+
+
+def test_iter_predict_does_not_read_ahead(predictor, picture, tmp_path):
+    found = predictor.iter_predict([picture, tmp_path / "absent.png"])
+    assert len(next(found)) == 1
+    with pytest.raises(ImageError, match="absent"):
+        next(found)
+
+
+def test_a_picture_with_a_path_is_drawn_at_full_size_without_being_kept(predictor, picture, tmp_path):
+    found = predictor.predict(picture)
+    assert found.image is None
+    with Image.open(found.save(tmp_path / "out" / "drawn.png")) as drawn:
+        assert drawn.size == (64, 64)
+
+
+def test_arrays_are_kept_for_drawing_unless_told_otherwise(predictor, red_cell, tmp_path):
+    predictor.predict(red_cell).save(tmp_path / "drawn.png")
+    with pytest.raises(ImageError, match="keep_image=True"):
+        predictor.predict(red_cell, keep_image=False).save(tmp_path / "drawn.png")
+
+
+def test_the_thresholds_bound_what_is_found(predictor, red_cell):
+    assert len(predictor.predict(red_cell, score_threshold=0.99999)) == 0
+    # sigmoid(-5) of P4 and sigmoid(-8.75) of P5 pass the threshold of an evaluation or do not.
+    assert len(predictor.predict(red_cell, score_threshold=0.005)) == 2
+
+
+def test_evaluation_keeps_low_scores(predictor, picture):
+    none = np.empty(0)
+    record = Record(picture, none.reshape(0, 4), none, none)
+    assert len(predictor.predict_record(record)) == 2
+
+
+@pytest.mark.parametrize("name", ["score_threshold", "iou_threshold"])
+def test_a_threshold_out_of_range_is_an_error(predictor, red_cell, name):
+    with pytest.raises(SettingsError, match=f"{name} is 30; it must be between 0 and 1"):
+        predictor.predict(red_cell, **{name: 30})
+
+
+def test_class_names_and_metadata_are_those_of_the_file(predictor, tiny_metadata):
+    assert predictor.class_names == ("red", "blue")
+    assert predictor.metadata == tiny_metadata
