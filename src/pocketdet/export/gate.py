@@ -1,0 +1,137 @@
+"""The gate: an exported file has to compute what its checkpoint computes, on real pictures."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pocketdet.core.decode import Floats, LevelLogits, decode_picture, sigmoid
+from pocketdet.core.images import read_image
+from pocketdet.core.letterbox import Letterbox
+from pocketdet.core.metadata import ModelMetadata
+from pocketdet.datasets.records import Dataset
+from pocketdet.errors import ExportError
+from pocketdet.evaluation import evaluate
+from pocketdet.runtime.backends import Backend
+from pocketdet.runtime.predictor import Predictor
+
+MAX_AP_DIFFERENCE = 0.001  # 0.1 point
+MAX_BOX_DIFFERENCE = 0.5  # input pixels
+MAX_SCORE_DIFFERENCE = 0.01
+# The best boxes of each picture are compared, however low their scores: a young detector has no high ones.
+SCORE_THRESHOLD = 0.001
+BOXES_PER_PICTURE = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class GateReport:
+    """How far a file is from its checkpoint; the largest difference over all pictures.
+
+    Args:
+        num_pictures: That both have seen.
+        max_output_difference: Of the raw outputs, logits.
+        max_box_difference_px: Of a corner of the best boxes, input pixels.
+        max_score_difference: Of objectness x class probability, over all cells.
+        checkpoint_ap: COCO's AP of the checkpoint on these pictures; ``None`` without a data set.
+        file_ap: The file's.
+    """
+
+    num_pictures: int
+    max_output_difference: float
+    max_box_difference_px: float
+    max_score_difference: float
+    checkpoint_ap: float | None = None
+    file_ap: float | None = None
+
+    @property
+    def ap_difference(self) -> float | None:
+        """The file's AP less the checkpoint's; ``None`` without a data set."""
+        return None if self.file_ap is None or self.checkpoint_ap is None else self.file_ap - self.checkpoint_ap
+
+    def to_metrics(self) -> dict[str, float]:
+        """What goes into the file's metadata."""
+        figures = {
+            "gate_pictures": self.num_pictures,
+            "gate_max_output_difference": self.max_output_difference,
+            "gate_max_box_difference_px": self.max_box_difference_px,
+            "gate_max_score_difference": self.max_score_difference,
+            "gate_ap_difference": self.ap_difference,
+        }
+        return {key: value for key, value in figures.items() if value is not None}
+
+    def check(self) -> None:
+        """Raise where the file is too far from its checkpoint.
+
+        Raises:
+            ExportError: It names every figure over its limit.
+        """
+        limits = (
+            ("a box", self.max_box_difference_px, MAX_BOX_DIFFERENCE, " pixels"),
+            ("a score", self.max_score_difference, MAX_SCORE_DIFFERENCE, ""),
+            ("AP", abs(self.ap_difference or 0.0), MAX_AP_DIFFERENCE, ""),
+        )
+        # "Not within" also catches a difference that is no number.
+        failed = [f"{what} is off by {off:.4g}{unit} (limit {limit})" for what, off, limit, unit in limits
+                  if not off <= limit]  # fmt: skip
+        if failed:
+            raise ExportError(
+                f"the exported file does not compute what the checkpoint computes: {'; '.join(failed)}, "
+                f"on {self.num_pictures} pictures; no file was kept. Please report the model and the versions of "
+                "torch, onnx and onnxruntime"
+            )
+
+
+def compare(checkpoint: Backend, file: Backend, pictures: Sequence[Path], dataset: Dataset | None = None) -> GateReport:
+    """Run both on the same pictures.
+
+    Args:
+        checkpoint: The truth.
+        file: The exported file, read back.
+        pictures: At least one.
+        dataset: Labels of pictures on which AP is compared.
+
+    Raises:
+        ImageError: A picture cannot be read.
+        DataError: The data set has no objects or other classes than the detector.
+    """
+    differences = np.max([_compare_picture(checkpoint, file, picture) for picture in pictures], axis=0)
+    report = GateReport(len(pictures), *(float(value) for value in differences))
+    if dataset is None:
+        return report
+    checkpoint_ap, file_ap = (evaluate(Predictor(b).predict_record, dataset).ap for b in (checkpoint, file))
+    return dataclasses.replace(report, checkpoint_ap=checkpoint_ap, file_ap=file_ap)
+
+
+class _Differences(NamedTuple):
+    output: float
+    box: float
+    score: float
+
+
+def _compare_picture(checkpoint: Backend, file: Backend, path: Path) -> _Differences:
+    metadata = checkpoint.metadata
+    picture = read_image(path, at_least=metadata.input_size)
+    letterbox = Letterbox(picture.size, metadata.input_size)
+    images = letterbox.apply(picture.pixels, metadata.padding_colour)[None]
+    ours, theirs = checkpoint.run(images), file.run(images)
+    outputs = [np.abs(a - b).max() for level in zip(ours, theirs, strict=True) for a, b in zip(*level, strict=True)]
+    scores = [np.abs(_scores(a) - _scores(b)).max() for a, b in zip(ours, theirs, strict=True)]
+    # Under the checkpoint's scores both choose the same cells in the same order.
+    same_cells = [b._replace(objectness=a.objectness, classes=a.classes) for a, b in zip(ours, theirs, strict=True)]
+    boxes = np.abs(_best_boxes(ours, metadata) - _best_boxes(same_cells, metadata))
+    return _Differences(float(np.max(outputs)), float(boxes.max(initial=0)), float(np.max(scores)))
+
+
+def _scores(level: LevelLogits) -> Floats:
+    """``(B, A, K, H, W)`` objectness x class probability."""
+    batch, num_anchors, height, width = level.objectness.shape
+    classes = level.classes.reshape(batch, num_anchors, -1, height, width)
+    return sigmoid(level.objectness)[:, :, None] * sigmoid(classes)
+
+
+def _best_boxes(levels: Sequence[LevelLogits], metadata: ModelMetadata) -> Floats:
+    """``(N, 4)`` xyxy in input pixels, overlapping ones too."""
+    return decode_picture(levels, 0, metadata, SCORE_THRESHOLD, math.inf, BOXES_PER_PICTURE).boxes

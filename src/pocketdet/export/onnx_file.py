@@ -1,0 +1,123 @@
+"""A detector as one ONNX file, for ONNX Runtime and whatever else reads ONNX."""
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pocketdet.core.metadata import ModelMetadata
+from pocketdet.errors import MissingExtraError
+from pocketdet.models.detector import Detector
+from pocketdet.runtime.backends import INPUT_NAME, METADATA_KEY, output_names
+
+OPSET = 18
+
+
+def write_onnx(detector: Detector, metadata: ModelMetadata, path: Path) -> None:
+    """Write a detector as ONNX, weights and metadata in the one file.
+
+    The input ``images`` is uint8 ``(B, H, W, 3)`` RGB with any B; the outputs are float32 raw logits, named
+    ``boxes_p3``, ``objectness_p3``, ``classes_p3``, ``boxes_p4`` and so on.
+
+    Args:
+        detector: Stays as it is.
+        metadata: Goes into the file; its input size is the file's.
+        path: The file; its folder exists.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is missing.
+    """
+    network = _BytesToLogits(detector)
+    height, width = metadata.input_size
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            network,
+            # Two pictures: the exporter would take a batch of one for a constant.
+            (torch.zeros(2, height, width, 3, dtype=torch.uint8),),
+            input_names=[INPUT_NAME],
+            output_names=output_names(len(metadata.strides)),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        )
+    assert program is not None
+    _strip_notes(program)
+    program.model.metadata_props[METADATA_KEY] = metadata.to_json()
+    program.model.producer_name = "pocketdet"
+    program.save(path, external_data=False)
+
+
+def update_onnx_metadata(path: Path, metadata: ModelMetadata) -> None:
+    """Put other metadata in a file that ``write_onnx`` wrote."""
+    import onnx  # present where the file was written
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
+    onnx.save(model, path)
+
+
+class _BytesToLogits(nn.Module):
+    """The detector on bytes: its normalisation lies in the weights of its first convolution.
+
+    The subtraction of the mean stays: as a bias it would be wrong where the convolution pads with zeros.
+    """
+
+    offset: Tensor
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        detector = copy.deepcopy(detector).cpu().float()
+        stem = next(layer for layer in detector.backbone.modules() if isinstance(layer, nn.Conv2d))
+        with torch.no_grad():
+            stem.weight /= 255 * detector.std
+        self.register_buffer("offset", 255 * detector.mean)
+        self.backbone, self.neck, self.head = detector.backbone, detector.neck, detector.head
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, H, W, 3)`` uint8 to the nine raw outputs."""
+        pixels = images.permute(0, 3, 1, 2).float() - self.offset
+        return tuple(tensor for level in self.head(self.neck(self.backbone(pixels))) for tensor in level)
+
+
+def _strip_notes(program: torch.onnx.ONNXProgram) -> None:
+    """Drop the exporter's notes, paths of this machine among them, and attributes that only repeat a default.
+
+    OpenCV 4.14 misreads a HardSigmoid with an explicit beta of 0.5.
+    """
+    graph = program.model.graph
+    graph.metadata_props.clear()
+    for value in (*graph.inputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+    for node in graph:
+        node.metadata_props.clear()
+        for output in node.outputs:
+            output.metadata_props.clear()
+        if node.op_type == "HardSigmoid" and node.attributes["beta"].as_float() == 0.5:
+            node.attributes.pop("beta")
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Without the exporter's notes on torchvision and on what changes inside of PyTorch."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError('ONNX export needs onnx and onnxscript: pip install "pocketdet[export]"') from error
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
