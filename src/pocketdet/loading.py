@@ -71,7 +71,8 @@ def find_checkpoint(path: str | Path) -> Path:
         )
     if path.suffix.lower() != ".safetensors":
         raise ModelFileError(
-            f"{path}: '{path.suffix}' is no kind of model file that pocketdet knows; expected .onnx or .safetensors"
+            f"{path}: not a checkpoint; expected a .safetensors file or the folder of a training run "
+            "(to detect, also an exported .onnx file)"
         )
     return path
 

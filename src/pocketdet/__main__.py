@@ -1,0 +1,7 @@
+"""``python -m pocketdet`` is ``pocketdet``."""
+
+import sys
+
+from pocketdet.cli import main
+
+sys.exit(main())
