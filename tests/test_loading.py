@@ -74,3 +74,9 @@ def test_a_checkpoint_without_torch_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "best.safetensors").touch()
     with pytest.raises(MissingExtraError, match=r'pip install "pocketdet\[train\]"'):
         loading.load(tmp_path)
+
+
+def test_only_the_missing_packages_are_named(monkeypatch):
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None if name == "cv2" else name)
+    with pytest.raises(MissingExtraError, match="training needs cv2, not installed here"):
+        loading.require_packages("training", loading.TRAINING_PACKAGES)

@@ -172,9 +172,9 @@ def train(
     Args:
         data: Folder with pictures and labels in the layout of Pascal VOC, COCO or YOLO.
     """
-    from pocketdet.loading import require_torch
+    from pocketdet.loading import TRAINING_PACKAGES, require_packages
 
-    require_torch("training")
+    require_packages("training", TRAINING_PACKAGES)
     from pocketdet.training import train as run_training
 
     result = run_training(data, settings)
@@ -251,10 +251,10 @@ def export(
         split: Which part of the data set.
         size: Height and width of the input in pixels, a multiple of 32; by default the checkpoint's.
     """
-    from pocketdet.loading import find_checkpoint, require_torch
+    from pocketdet.loading import find_checkpoint, require_packages
 
     path = find_checkpoint(checkpoint)
-    require_torch("export")
+    require_packages("export")
     from pocketdet.export import export as run_export
 
     input_size = None if size is None else (size, size)
@@ -287,11 +287,11 @@ def explain(
         size: Height and width of the input in pixels, a multiple of 32; by default 416, or the checkpoint's.
         num_classes: How many classes the head tells apart; a checkpoint has its own.
     """
-    from pocketdet.loading import find_checkpoint, require_torch
+    from pocketdet.loading import find_checkpoint, require_packages
 
     is_file = Path(model).exists() or bool(Path(model).suffix)
     path = find_checkpoint(model) if is_file else None
-    require_torch("explain")
+    require_packages("explain")
     from pocketdet.models import explain as explain_network
     from pocketdet.models import load_detector
 
@@ -370,7 +370,8 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -12,6 +13,8 @@ from pocketdet.runtime.predictor import Predictor
 
 ASSETS = Path(__file__).parent / "assets"
 BEST_CHECKPOINT = "best.safetensors"
+MODEL_PACKAGES = ("torch", "safetensors")
+TRAINING_PACKAGES = (*MODEL_PACKAGES, "lightning_fabric", "cv2", "tensorboard")
 PICKLED_SUFFIXES = (".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
@@ -82,17 +85,21 @@ def bundled_models() -> dict[str, BundledModel]:
     return cast(dict[str, BundledModel], json.loads((ASSETS / "bundled.json").read_text(encoding="utf-8")))
 
 
-def require_torch(purpose: str) -> None:
-    """Check that torch is installed, without importing it.
+def require_packages(purpose: str, names: Sequence[str] = MODEL_PACKAGES) -> None:
+    """Check that optional packages are installed, without importing them.
 
     Args:
-        purpose: What needs it; the subject of the message.
+        purpose: What needs them; the subject of the message.
+        names: As they are imported.
 
     Raises:
-        MissingExtraError: It is not.
+        MissingExtraError: At least one is not.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise MissingExtraError(f'{purpose} needs torch, which is not installed; run: pip install "pocketdet[train]"')
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f'{purpose} needs {", ".join(missing)}, not installed here; run: pip install "pocketdet[train]"'
+        )
 
 
 def _checked(model: BundledModel) -> Path:
@@ -106,7 +113,7 @@ def _checked(model: BundledModel) -> Path:
 
 
 def _torch_backend(checkpoint: Path) -> Backend:
-    require_torch(f"{checkpoint}: a checkpoint")
+    require_packages(f"{checkpoint}: a checkpoint")
     from pocketdet.models.checkpoint import TorchBackend, load_detector
 
     return TorchBackend(*load_detector(checkpoint))
