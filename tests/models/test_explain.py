@@ -6,7 +6,7 @@ from torch import nn
 
 from pocketdet.errors import SettingsError
 from pocketdet.models import build_backbone, build_classifier, build_detector, count_multiply_adds, explain
-from pocketdet.models.explain import kernel_health
+from pocketdet.models.kernel_health import kernel_health
 
 
 def test_the_rows_add_up_to_the_network():
@@ -72,8 +72,19 @@ def test_kernel_health_finds_the_kernels_that_died():
     with torch.no_grad():
         depthwise.weight[:2] = 1e-4
     layer, kernels, dead = kernel_health(backbone)[0]
-    assert (layer, kernels, dead) == ("features.1.0.0", 8, 0.25)
+    assert (layer, kernels, dead) == ("features.1.0.0", 8, 2)
     assert len(kernel_health(backbone)) == 13
+
+
+def test_explaining_a_network_with_weights_names_its_dead_kernels():
+    detector = build_detector("mobilenet_v3_small", 2, 0.25, 0.25)
+    assert "dead depthwise kernels (all weights near zero): 0 of" in explain(detector, (64, 64)).to_text()
+    with torch.no_grad():
+        detector.neck.down_p3[0][0].weight[5] = 0
+    explanation = explain(detector, (64, 64))
+    assert "neck.down_p3.0.0: 1 of 32" in explanation.to_text()
+    assert {"layer": "neck.down_p3.0.0", "kernels": 32, "dead": 1} in explanation.to_dict()["kernel_health"]
+    assert explain("mobilenet_v3_small", (64, 64)).health == ()
 
 
 def test_a_size_that_32_does_not_divide_is_refused():

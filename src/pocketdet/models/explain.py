@@ -18,10 +18,10 @@ from pocketdet.models.blocks import (
     SqueezeExcitation,
 )
 from pocketdet.models.detector import Detector, build_detector
+from pocketdet.models.kernel_health import KernelHealth, is_depthwise, kernel_health
 from pocketdet.models.neck import SpatialPyramidPooling
 
 BLOCKS = (ConvBlock, DepthwiseSeparable, InvertedResidual, Bneck, SpatialPyramidPooling, nn.Conv2d, nn.Linear)
-DEAD_KERNEL = 0.01  # of the largest weight of its layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +66,12 @@ class Explanation:
     Args:
         title: What was explained.
         rows: In the order of the network's parts.
+        health: Of the depthwise layers, where a network with its weights was explained and not a name.
     """
 
     title: str
     rows: tuple[Row, ...]
+    health: tuple[KernelHealth, ...] = ()
 
     def totals(self) -> dict[str, int]:
         """Sums over the rows."""
@@ -82,6 +84,7 @@ class Explanation:
             "title": self.title,
             "rows": [dataclasses.asdict(row) for row in self.rows],
             "totals": self.totals(),
+            "kernel_health": [layer._asdict() for layer in self.health],
         }
 
     def to_text(self) -> str:
@@ -96,7 +99,7 @@ class Explanation:
             )
             for line in lines
         ]
-        return "\n".join([self.title, "", *(line.rstrip() for line in text), "", self._summary()])
+        return "\n".join([self.title, "", *(line.rstrip() for line in text), "", self._summary(), *self._health()])
 
     def _summary(self) -> str:
         total = self.totals()
@@ -107,13 +110,12 @@ class Explanation:
             f"({total['plain_multiply_adds'] / total['multiply_adds']:.1f} times as many)"
         )
 
-
-class KernelHealth(NamedTuple):
-    """How many kernels of a depthwise convolution died in training."""
-
-    layer: str
-    kernels: int
-    dead: float  # fraction, 0 to 1
+    def _health(self) -> list[str]:
+        if not self.health:
+            return []
+        dead, kernels = (sum(getattr(layer, name) for layer in self.health) for name in ("dead", "kernels"))
+        ill = [f"  {layer.layer}: {layer.dead} of {layer.kernels}" for layer in self.health if layer.dead]
+        return [f"dead depthwise kernels (all weights near zero): {dead} of {kernels}", *ill]
 
 
 class _Measured(NamedTuple):
@@ -147,27 +149,17 @@ def explain(
         network: nn.Module = build_detector(model, num_classes, width, neck_width)
         title = f"{model}, width {width:g}, neck width {neck_width:g}, {num_classes} classes"
     else:
-        network, title = model, type(model).__name__
+        network, title = model, type(model).__name__.lower()
     measured = _measure(network, size)
     rows = tuple(_row(name, block, measured) for name, block in _blocks(network))
-    return Explanation(f"{title}, {size[0]} x {size[1]} pixels", rows)
+    health = () if isinstance(model, str) else tuple(kernel_health(network))
+    return Explanation(f"{title}, {size[0]} x {size[1]} pixels", rows, health)
 
 
 def count_multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
     """Multiply-adds of all convolutions and linear layers for one image of (height, width) pixels."""
     measured = _measure(network, size)
     return sum(_multiply_adds(layer, measured[name]) for name, layer in network.named_modules() if name in measured)
-
-
-def kernel_health(network: nn.Module) -> list[KernelHealth]:
-    """Depthwise layers and the share of kernels without any weight over 1 % of the layer's largest."""
-    health = []
-    for name, layer in network.named_modules():
-        if isinstance(layer, nn.Conv2d) and _is_depthwise(layer):
-            largest = layer.weight.detach().abs().amax(dim=(1, 2, 3))
-            dead = (largest <= DEAD_KERNEL * largest.max()).float().mean()
-            health.append(KernelHealth(name, layer.out_channels, float(dead)))
-    return health
 
 
 def _measure(network: nn.Module, size: tuple[int, int]) -> dict[str, _Measured]:
@@ -244,15 +236,11 @@ def _cost_of_plain(counted: list[tuple[nn.Conv2d | nn.Linear, _Measured]]) -> tu
 
 def _pair(convolutions: list[tuple[nn.Conv2d, _Measured]]) -> tuple[nn.Conv2d, nn.Conv2d, int] | None:
     """A block's depthwise convolution, the pointwise one that ends the block, and the cells of their output."""
-    depthwise = [layer for layer, _ in convolutions if _is_depthwise(layer)]
+    depthwise = [layer for layer, _ in convolutions if is_depthwise(layer)]
     pointwise, shapes = convolutions[-1] if convolutions else (None, None)
     if not depthwise or pointwise is None or shapes is None:
         return None
     return depthwise[0], pointwise, shapes.output[2] * shapes.output[3]
-
-
-def _is_depthwise(layer: nn.Conv2d) -> bool:
-    return layer.groups > 1 and layer.groups == layer.in_channels
 
 
 def _operator(block: nn.Module) -> str:
