@@ -107,7 +107,7 @@ def export(
     if size is not None:
         check_size(*size)
         metadata = dataclasses.replace(metadata, input_size=size)
-    dataset = None if data is None else _sample(load_dataset(data, [split]))
+    dataset = None if data is None else _sample(load_dataset(data, [split], metadata.class_names))
     seen = [record.path for record in dataset.records] if dataset else list(pictures) or _bundled_pictures()
     output = Path(checkpoint).with_suffix(exporter.suffix) if output is None else Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
