@@ -111,6 +111,7 @@ def test_splits_with_different_categories_are_not_mixed(tmp_path):
         (content([{"bbox": None}]), r"train\.json: annotations\[0\] has no 'bbox'"),
         (content([{"bbox": [1, 2, 3]}]), r"annotations\[0\]: bbox is \[1, 2, 3\]; expected four numbers"),
         (content([{"bbox": [1, 2, 3, float("nan")]}]), r"annotations\[0\]: bbox is .*nan"),
+        (content([{"bbox": [1, 2, 3, 10**400]}]), r"annotations\[0\]: bbox is"),
         (
             content([{}, {"category_id": 5}]),
             r"annotations\[1\]: category_id 5 is unknown; the file lists: 3 cat, 7 dog",

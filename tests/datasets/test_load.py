@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 
 from pocketdet.datasets.load import list_splits, load_dataset
 from pocketdet.datasets.records import Dataset
-from pocketdet.errors import DataError
+from pocketdet.errors import AnnotationError, DataError
 
 NAMES = ("cat", "dog", "zebra")
 CATEGORY_IDS = (2, 17, 90)  # sparse, as COCO's are
@@ -174,6 +174,29 @@ def test_a_folder_of_no_layout_is_refused_with_a_description_of_all_three(tmp_pa
 def test_a_missing_folder_is_refused_by_its_name(tmp_path):
     with pytest.raises(DataError, match="nowhere: no such file or folder"):
         load_dataset(tmp_path / "nowhere")
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        load_dataset(tmp_path / ("x" * 5000))
+    write(tmp_path / "data.yaml", f"train: {'y' * 5000}\nnames: [cat]")
+    with pytest.raises(DataError, match="cannot be read"):
+        list_splits(tmp_path)
+
+
+def test_a_listed_name_that_no_file_can_have_is_skipped_by_name(tmp_path):
+    write_voc(tmp_path)
+    write(tmp_path / "ImageSets/Main/train.txt", "a\n" + "x" * 5000)
+    (line,) = load_dataset(tmp_path).skipped
+    assert "no such picture, but 'train' lists it" in line
+
+
+def test_a_list_in_utf16_is_refused_with_the_way_out(tmp_path):
+    write_voc(tmp_path)
+    path = tmp_path / "ImageSets/Main/train.txt"
+    path.write_text("a\nb\n", "utf-16")
+    with pytest.raises(AnnotationError, match=r"train\.txt: not text in UTF-8 .*; save it as UTF-8"):
+        load_dataset(tmp_path)
 
 
 def test_labels_without_any_object_are_refused(tmp_path):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from pocketdet.datasets.labels import Label, LabelledPicture, Split, size_or_com
 from pocketdet.errors import AnnotationError
 
 _ROBOFLOW = "_annotations.coco.json"
+_HUGE = 1e9  # pixels; no picture is as large, and NaN and infinity fail the comparison too
 _PARTS = ("images", "annotations", "categories")
 
 
@@ -134,7 +134,7 @@ def _value(entry: Any, key: str, where: str) -> Any:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_HUGE < value < _HUGE
 
 
 def _find_picture(json_path: Path, split: str, file_name: str) -> Path:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pocketdet.core.images import IMAGE_SUFFIXES, image_size
-from pocketdet.errors import ImageError
+from pocketdet.errors import AnnotationError, ImageError
 
 
 class Label(NamedTuple):
@@ -52,6 +52,14 @@ def size_or_complaint(path: Path, skipped: list[str]) -> tuple[int, int] | None:
     except ImageError as error:
         skipped.append(str(error))
         return None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list or label file."""
+    try:
+        return path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path}: not text in UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
 def find_pictures(folder: Path) -> list[Path]:

@@ -1,9 +1,10 @@
 """One door to data sets: the layout is found out, the labels become records."""
 
 import collections
+import contextlib
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,11 @@ def load_dataset(path: str | Path, splits: Sequence[str] = ("train",), classes: 
         DataError: The layout, a split or a class is unknown, or no picture is left.
         AnnotationError: A label is wrong.
     """
-    layout = _find_layout(Path(path))
+    with _named_failures():
+        return _load(_find_layout(Path(path)), path, splits, classes)
+
+
+def _load(layout: Layout, path: str | Path, splits: Sequence[str], classes: Sequence[str]) -> Dataset:
     names = [_match_split(split, layout.split_names(), path) for split in splits]
     if not names:
         raise DataError(f"{path}: no split was asked for; it has: {', '.join(layout.split_names())}")
@@ -66,7 +71,19 @@ def list_splits(path: str | Path) -> dict[str, int]:
     Raises:
         DataError: The layout is unknown.
     """
-    return _find_layout(Path(path)).split_sizes()
+    with _named_failures():
+        return _find_layout(Path(path)).split_sizes()
+
+
+@contextlib.contextmanager
+def _named_failures() -> Iterator[None]:
+    """What the file system refuses is a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}); check the name and its permissions"
+        ) from error
 
 
 def _find_layout(path: Path) -> Layout:

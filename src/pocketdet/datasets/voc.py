@@ -8,7 +8,7 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from pocketdet.core.images import IMAGE_SUFFIXES
-from pocketdet.datasets.labels import Label, LabelledPicture, Split, find_pictures, size_or_complaint
+from pocketdet.datasets.labels import Label, LabelledPicture, Split, find_pictures, read_lines, size_or_complaint
 from pocketdet.errors import AnnotationError
 
 _ONLY_SPLIT = "train"  # where there are no lists
@@ -37,13 +37,13 @@ class VocFolder:
         pictures: list[LabelledPicture] = []
         skipped: list[str] = []
         for picture_id in self._splits[split]:
-            annotation_path = self._annotation_path(picture_id)
             path = self._pictures.get(picture_id)
             if path is None:
                 skipped.append(f"{self.root / 'JPEGImages' / picture_id}.*: no such picture, but {split!r} lists it")
-            elif not annotation_path.is_file():
+            elif picture_id not in self._annotation_paths:
                 skipped.append(
-                    f"{path}: {annotation_path} is missing; one without objects would make the picture a negative"
+                    f"{path}: its annotation {self.root / 'Annotations' / picture_id}.xml is missing; "
+                    f"one without objects would make the picture a negative"
                 )
             elif (size := size_or_complaint(path, skipped)) is not None:
                 annotation = self._annotation(picture_id)
@@ -64,8 +64,7 @@ class VocFolder:
         splits = {split: ids for split, ids in read.items() if ids is not None}
         if splits:
             return splits
-        labelled = {path.stem for path in (self.root / "Annotations").glob("*.xml")}
-        return {_ONLY_SPLIT: sorted(labelled | self._pictures.keys())}
+        return {_ONLY_SPLIT: sorted(self._annotation_paths.keys() | self._pictures.keys())}
 
     @functools.cached_property
     def _pictures(self) -> dict[str, Path]:
@@ -75,13 +74,14 @@ class VocFolder:
     def _annotations(self) -> dict[str, "_Annotation"]:
         return {}
 
-    def _annotation_path(self, picture_id: str) -> Path:
-        return self.root / "Annotations" / f"{picture_id}.xml"
+    @functools.cached_property
+    def _annotation_paths(self) -> dict[str, Path]:
+        return {path.stem: path for path in (self.root / "Annotations").glob("*.xml")}
 
     def _annotation(self, picture_id: str) -> "_Annotation":
         if picture_id not in self._annotations:
-            path = self._annotation_path(picture_id)
-            self._annotations[picture_id] = _read_annotation(path) if path.is_file() else _Annotation((), ())
+            path = self._annotation_paths.get(picture_id)
+            self._annotations[picture_id] = _read_annotation(path) if path else _Annotation((), ())
         return self._annotations[picture_id]
 
 
@@ -97,7 +97,7 @@ def find_voc(path: Path) -> VocFolder | None:
 
 def _read_list(path: Path) -> list[str] | None:
     """The ids of a list; ``None`` for VOC's lists of one class (``cat_train.txt``) with -1, 0 or 1 behind each id."""
-    rows = [line.split() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    rows = [line.split() for line in read_lines(path) if line.strip()]
     if rows and all(len(row) == 2 and row[1] in ("-1", "0", "1") for row in rows):
         return None
     names = [Path(" ".join(row)) for row in rows]

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from pocketdet.core.images import IMAGE_SUFFIXES
-from pocketdet.datasets.labels import Label, LabelledPicture, Split, find_pictures, size_or_complaint
+from pocketdet.datasets.labels import Label, LabelledPicture, Split, find_pictures, read_lines, size_or_complaint
 from pocketdet.errors import AnnotationError, DataError
 
 _SPLIT_KEYS = ("train", "val", "valid", "validation", "test")
@@ -83,11 +83,7 @@ class YoloFolder:
     def _read_labels(self, path: Path, size: tuple[int, int]) -> list[Label]:
         if not path.is_file():
             return []
-        try:
-            lines = path.read_text("utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise AnnotationError(f"{path}: not a text file; expected lines of: class cx cy w h") from error
-        rows = ((f"{path}:{number}", line.split()) for number, line in enumerate(lines, start=1))
+        rows = ((f"{path}:{number}", line.split()) for number, line in enumerate(read_lines(path), start=1))
         return [self._read_row(columns, size, where) for where, columns in rows if columns]
 
     def _read_row(self, columns: list[str], size: tuple[int, int], where: str) -> Label:
@@ -127,7 +123,7 @@ def find_yolo(path: Path) -> YoloFolder | None:
     if not folders:
         return None
     class_file = next((path / name for name in _CLASS_FILES if (path / name).is_file()), None)
-    lines = class_file.read_text("utf-8-sig").splitlines() if class_file else []
+    lines = read_lines(class_file) if class_file else []
     names = tuple(line.strip() for line in lines if line.strip())
     return YoloFolder(path, {split: (folder,) for split, folder in folders.items()}, names, class_file or path)
 
@@ -146,8 +142,6 @@ def _read_yaml(path: Path) -> YoloFolder:
     try:
         # The base loader leaves every value a string: a class named "no" is no boolean.
         content = yaml.load(path.read_text("utf-8-sig"), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -198,7 +192,7 @@ def _read_names(names: Any, path: Path) -> tuple[str, ...]:
 
 def _list_pictures(source: Path) -> list[Path]:
     if source.is_file() and source.suffix.lower() == ".txt":
-        lines = [line.strip() for line in source.read_text("utf-8-sig").splitlines() if line.strip()]
+        lines = [line.strip() for line in read_lines(source) if line.strip()]
         return [source.parent / line for line in lines]
     if source.is_file() and source.suffix.lower() in IMAGE_SUFFIXES:
         return [source]
