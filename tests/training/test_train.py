@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,3 +109,14 @@ def test_settings_out_of_range_are_named() -> None:
         TrainSettings(size=100)
     with pytest.raises(SettingsError, match=r"mosaic is 1\.5"):
         TrainSettings(mosaic=1.5)
+
+
+def test_resuming_with_data_of_other_classes_is_refused(drawn_voc: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    train(drawn_voc, dataclasses.replace(SMALL, epochs=1, output=output))
+    other = tmp_path / "other"
+    shutil.copytree(drawn_voc, other)
+    for label in (other / "Annotations").iterdir():
+        label.write_text(label.read_text().replace("red thing", "green thing"))
+    with pytest.raises(DataError, match="learned the classes blue thing, red thing"):
+        train(other, TrainSettings(output=output, resume=True))

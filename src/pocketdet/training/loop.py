@@ -89,7 +89,7 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
         f"{len(training.class_names)} classes: {', '.join(training.class_names)}",
         markup=False,
     )
-    metadata = _describe(data, training, settings)
+    metadata = _describe(data, training, settings) if saved is None else _stored_metadata(saved, folder, training)
     torch.manual_seed(settings.seed)
     detector = build_from_metadata(metadata)
     if saved is None:
@@ -119,6 +119,7 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
             "average": average.detector.state_dict(),
             "optimizer": optimizer.state_dict(),
             "rng": torch.get_rng_state(),
+            "metadata": metadata.to_json(),
         }
         folder.save(progress, tensors, settings)
 
@@ -214,6 +215,17 @@ def _describe(data: Path, training: Dataset, settings: TrainSettings) -> ModelMe
         return metadata
     start = read_start_weights_info(settings.start_weights)
     return dataclasses.replace(metadata, padding=settings.padding or start.padding, mean=start.mean, std=start.std)
+
+
+def _stored_metadata(saved: dict[str, Any], folder: RunFolder, training: Dataset) -> ModelMetadata:
+    """What the checkpoint says of its detector, if the data still fit it."""
+    metadata = ModelMetadata.from_json(saved["metadata"], str(folder.last))
+    if metadata.class_names != training.class_names:
+        raise DataError(
+            f"{folder.last} learned the classes {', '.join(metadata.class_names)}, and the data have "
+            f"{', '.join(training.class_names)}; resume with the data that the run began with"
+        )
+    return metadata
 
 
 def _load_start(detector: Detector, settings: TrainSettings, console: Console) -> None:
