@@ -61,3 +61,17 @@ def test_metadata_with_another_number_of_classes_is_refused(tiny_writer, tiny_me
     changed = dataclasses.replace(tiny_metadata, class_names=("red", "blue", "green"))
     with pytest.raises(ModelFileError, match=r"'classes_p3' has the shape .* ask for 9 channels"):
         OnnxBackend(tiny_writer(tmp_path / "changed.onnx", changed))
+
+
+def test_metadata_that_are_no_text_are_refused_in_silence(tiny_model, tmp_path, capfd):
+    path = tmp_path / "flipped.onnx"
+    path.write_bytes(tiny_model.read_bytes().replace(b"neck_width", b"neck_\xf7idth"))
+    with pytest.raises(ModelFileError, match=r"flipped\.onnx: ONNX Runtime cannot read"):
+        OnnxBackend(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_pixels_of_another_size_than_the_network_s_are_refused(tiny_model, capfd):
+    with pytest.raises(ModelFileError, match=r"cannot be run on \(1, 32, 64, 3\) pixels"):
+        OnnxBackend(tiny_model).run(np.zeros((1, 32, 64, 3), np.uint8))
+    assert capfd.readouterr() == ("", "")

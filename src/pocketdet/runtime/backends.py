@@ -1,6 +1,5 @@
 """What runs a network: pixels in, raw head outputs out."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,7 +52,7 @@ class OnnxBackend:
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         import onnxruntime  # 60 ms that a failing command line need not pay
 
-        path = Path(path)
+        self._path = path = Path(path)
         if not path.is_file():
             raise ModelFileError(f"{path}: no such model file")
         options = onnxruntime.SessionOptions()
@@ -61,40 +60,53 @@ class OnnxBackend:
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            # Without ONNX Runtime's fallback, which prints and tries the same again.
+            self._session: Any = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+            text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            inputs = [(node.name, node.type) for node in self._session.get_inputs()]
+            outputs = {node.name: list(node.shape) for node in self._session.get_outputs()}
         except Exception as error:  # ONNX Runtime's errors have no class of their own in common
             raise ModelFileError(
                 f"{path}: ONNX Runtime cannot read this file as a model ({_first_line(error)}); "
                 "it may be cut or changed: copy or export it again"
             ) from error
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if text is None:
             raise ModelFileError(
                 f"{path}: the model has no pocketdet metadata; only files written by 'pocketdet export' can be used"
             )
         self.metadata: ModelMetadata = ModelMetadata.from_json(text, str(path))
         self._names = output_names(len(self.metadata.strides))
-        self._check_graph(path)
+        self._check_graph(inputs, outputs)
 
     def run(self, images: NDArray[np.uint8]) -> list[LevelLogits]:
-        """See ``Backend.run``."""
-        outputs: list[NDArray[np.float32]] = self._session.run(self._names, {INPUT_NAME: images})
+        """See ``Backend.run``.
+
+        Raises:
+            ModelFileError: ONNX Runtime stops within the network.
+        """
+        try:
+            outputs: list[NDArray[np.float32]] = self._session.run(self._names, {INPUT_NAME: images})
+        except Exception as error:  # see above
+            raise ModelFileError(
+                f"{self._path}: the network cannot be run on {images.shape} pixels ({_first_line(error)}); "
+                "the file may be changed: copy or export it again"
+            ) from error
         return [LevelLogits(*outputs[n : n + 3]) for n in range(0, len(outputs), 3)]
 
-    def _check_graph(self, path: Path) -> None:
+    def _check_graph(self, inputs: list[tuple[str, str]], outputs: dict[str, list[int | str | None]]) -> None:
         """The graph must be the one that the metadata describe, else boxes would be wrong in silence."""
-        found = {node.name: list(node.shape) for node in self._session.get_outputs()}
-        inputs = [(node.name, node.type) for node in self._session.get_inputs()]
         if inputs != [(INPUT_NAME, "tensor(uint8)")]:
-            raise ModelFileError(f"{path}: expected one uint8 input named '{INPUT_NAME}', the model has {inputs}")
+            raise ModelFileError(f"{self._path}: expected one uint8 input named '{INPUT_NAME}', the model has {inputs}")
         channels = _expected_channels(self.metadata)
         for name, expected in zip(self._names, channels, strict=True):
-            if name not in found:
-                raise ModelFileError(f"{path}: output '{name}' is missing; the model has {', '.join(found)}")
-            shape: Sequence[int | str | None] = found[name]
+            if name not in outputs:
+                raise ModelFileError(f"{self._path}: output '{name}' is missing; the model has {', '.join(outputs)}")
+            shape = outputs[name]
             if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != expected):
                 raise ModelFileError(
-                    f"{path}: output '{name}' has the shape {shape}, but anchors and classes of its metadata "
+                    f"{self._path}: output '{name}' has the shape {shape}, but anchors and classes of its metadata "
                     f"ask for {expected} channels; the file was changed: export it again"
                 )
 
