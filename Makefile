@@ -2,7 +2,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 SOURCES := $(shell find src -type f -not -name '*.pyc')
-CHECKED = src tests $(wildcard benchmarks)
+CHECKED = src tests benchmarks recipes
 
 # Idle OpenMP threads that spin slow a small machine down many times.
 export OMP_NUM_THREADS ?= 1
