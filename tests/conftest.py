@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pocketdet.core.metadata import ModelMetadata
+from pocketdet.core.seal import BLANK, SEAL_KEY, seal
 
 # No time limit an example (a busy machine is no failure), the same examples every time, nothing written to disk.
 hypothesis.settings.register_profile("pocketdet", deadline=None, derandomize=True, database=None, max_examples=50)
@@ -61,8 +62,9 @@ def write_tiny_model(path: Path, metadata: ModelMetadata | None = None) -> Path:
     graph = helper.make_graph(nodes, "tiny", [images], outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     if metadata is not None:
-        helper.set_model_props(model, {"pocketdet": metadata.to_json()})
+        helper.set_model_props(model, {"pocketdet": metadata.to_json(), SEAL_KEY: BLANK})
     path.write_bytes(model.SerializeToString())
+    seal(path)
     return path
 
 

@@ -205,7 +205,7 @@ def evaluate(
         data: Folder with pictures and labels in the layout of Pascal VOC, COCO or YOLO.
         model: Name of a bundled detector, an .onnx file, a .safetensors checkpoint or the folder of a training run.
         split: Which part of the data set.
-        classes: Measure only these classes; by default all that the labels list.
+        classes: Measure only these classes; by default all that the detector knows.
         threads: Threads of the network; by default as many as the machine has cores.
     """
     from pocketdet.datasets.load import load_dataset
@@ -213,7 +213,7 @@ def evaluate(
     from pocketdet.loading import load
 
     predictor = load(model, threads)
-    dataset = load_dataset(data, (split,), classes)
+    dataset = load_dataset(data, (split,), classes or predictor.class_names)
     for line in dataset.skipped:
         print(f"left out: {line}", file=sys.stderr)
     with _progress("evaluating") as report:
@@ -236,6 +236,7 @@ def export(
     data: Path | None = None,
     split: str = "val",
     size: int | None = None,
+    half: bool = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained detector as a file that runs without torch.
@@ -250,6 +251,7 @@ def export(
             boxes are compared on pocketdet's own pictures.
         split: Which part of the data set.
         size: Height and width of the input in pixels, a multiple of 32; by default the checkpoint's.
+        half: Store the weights as float16: half the file, the same speed.
     """
     from pocketdet.loading import find_checkpoint, require_packages
 
@@ -258,7 +260,7 @@ def export(
     from pocketdet.export import export as run_export
 
     input_size = None if size is None else (size, size)
-    _print_result(run_export(path, output, format=format, data=data, split=split, size=input_size), as_json)
+    _print_result(run_export(path, output, format=format, data=data, split=split, size=input_size, half=half), as_json)
 
 
 @app.command(

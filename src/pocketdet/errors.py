@@ -1,13 +1,13 @@
 """What callers may catch.
 
-    PocketdetError
-    ├── DataError              a data set cannot be used
-    │   └── AnnotationError    one label is wrong: file, line or key
-    ├── ImageError             a picture is missing, cut or no picture
-    ├── ModelFileError         a model or checkpoint is missing, changed, cut or of a foreign kind
-    ├── SettingsError          a setting is out of range or contradicts another
-    ├── ExportError            an exported file failed its gate
-    └── MissingExtraError      an optional package has to be installed
+PocketdetError
+├── DataError              a data set cannot be used
+│   └── AnnotationError    one label is wrong: file, line or key
+├── ImageError             a picture is missing, cut or no picture
+├── ModelFileError         a model or checkpoint is missing, changed, cut or of a foreign kind
+├── SettingsError          a setting is out of range or contradicts another
+├── ExportError            an exported file failed its gate
+└── MissingExtraError      an optional package has to be installed
 """
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import ExportError, ModelFileError, SettingsError
 from pocketdet.export import EXPORTERS, ExportReport, export
+from pocketdet.export.onnx_file import update_onnx_metadata
 from pocketdet.models.checkpoint import TorchBackend, load_detector, save_detector
 from pocketdet.models.detector import build_from_metadata
 from pocketdet.runtime.backends import OnnxBackend
@@ -56,10 +57,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def use_exporter(monkeypatch: pytest.MonkeyPatch, exported: Exported, change: Callable[[onnx.ModelProto], None]):
     """Instead of converting, take the good file and do something to it."""
 
-    def write(detector: torch.nn.Module, metadata: ModelMetadata, path: Path) -> None:
+    def write(detector: torch.nn.Module, metadata: ModelMetadata, path: Path, half: bool) -> None:
         model = onnx.load(exported.report.path)
         change(model)
         onnx.save(model, path)
+        update_onnx_metadata(path, metadata)
 
     monkeypatch.setitem(EXPORTERS, "onnx", EXPORTERS["onnx"]._replace(write=write))
 
@@ -187,3 +189,12 @@ def test_bad_wishes_are_refused_with_the_way_out(exported: Exported, tmp_path: P
     cut.write_bytes(cut.read_bytes()[:1000])
     with pytest.raises(ModelFileError, match=r"cut\.safetensors"):
         export(cut)
+
+
+def test_half_weights_halve_the_file_and_pass_the_same_gate(exported: Exported, tmp_path: Path):
+    report = export(exported.checkpoint, tmp_path / "half.onnx", half=True)
+    assert report.num_bytes < 0.65 * exported.report.num_bytes
+    assert report.gate.max_box_difference_px < 0.5
+    image = np.random.default_rng(0).integers(0, 255, (1, 96, 128, 3), dtype=np.uint8)
+    whole, half = (OnnxBackend(path).run(image) for path in (exported.report.path, report.path))
+    assert np.abs(whole[0].boxes - half[0].boxes).max() > 0

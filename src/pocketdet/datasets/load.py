@@ -75,6 +75,15 @@ def list_splits(path: str | Path) -> dict[str, int]:
         return _find_layout(Path(path)).split_sizes()
 
 
+def has_split(path: str | Path, split: str) -> bool:
+    """Whether ``load_dataset`` finds a split, under this name or a synonym of it."""
+    try:
+        _match_split(split, list(list_splits(path)), path)
+    except DataError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def _named_failures() -> Iterator[None]:
     """What the file system refuses is a DataError."""

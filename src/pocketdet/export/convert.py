@@ -25,7 +25,7 @@ class Exporter(NamedTuple):
     """What a file format needs."""
 
     suffix: str
-    write: Callable[[Detector, ModelMetadata, Path], None]
+    write: Callable[[Detector, ModelMetadata, Path, bool], None]  # with half weights or not
     update_metadata: Callable[[Path, ModelMetadata], None]
     backend: Callable[[Path], Backend]  # reads the file back
 
@@ -80,6 +80,7 @@ def export(
     split: str = "val",
     pictures: Sequence[Path] = (),
     size: tuple[int, int] | None = None,
+    half: bool = False,
 ) -> ExportReport:
     """Convert a checkpoint to a file that runs without torch, and prove that it computes the same.
 
@@ -93,6 +94,7 @@ def export(
         split: Of the data set.
         pictures: Pictures to compare on, where no data set is given; by default two that pocketdet brings along.
         size: (height, width) of the input, multiples of 32; by default the one that the detector was trained at.
+        half: Store the weights as float16, which halves the file; it computes in float32 all the same.
 
     Raises:
         SettingsError: An unknown format, a size that is no multiple of 32.
@@ -113,7 +115,7 @@ def export(
     output.parent.mkdir(parents=True, exist_ok=True)
     unproven = output.with_name(f".{output.name}.{os.getpid()}.unproven")
     try:
-        exporter.write(detector, metadata, unproven)
+        exporter.write(detector, metadata, unproven, half)
         gate = compare(TorchBackend(detector, metadata), exporter.backend(unproven), seen, dataset)
         gate.check()
         metrics = {**metadata.metrics, **gate.to_metrics()}

@@ -7,10 +7,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pocketdet.core.metadata import ModelMetadata
+from pocketdet.core.seal import BLANK, SEAL_KEY, seal
 from pocketdet.errors import MissingExtraError
 from pocketdet.models.detector import Detector
 from pocketdet.runtime.backends import INPUT_NAME, METADATA_KEY, output_names
@@ -18,7 +20,7 @@ from pocketdet.runtime.backends import INPUT_NAME, METADATA_KEY, output_names
 OPSET = 18
 
 
-def write_onnx(detector: Detector, metadata: ModelMetadata, path: Path) -> None:
+def write_onnx(detector: Detector, metadata: ModelMetadata, path: Path, half: bool = False) -> None:
     """Write a detector as ONNX, weights and metadata in the one file.
 
     The input ``images`` is uint8 ``(B, H, W, 3)`` RGB with any B; the outputs are float32 raw logits, named
@@ -28,6 +30,7 @@ def write_onnx(detector: Detector, metadata: ModelMetadata, path: Path) -> None:
         detector: Stays as it is.
         metadata: Goes into the file; its input size is the file's.
         path: The file; its folder exists.
+        half: Store convolution weights as float16.
 
     Raises:
         MissingExtraError: onnx or onnxscript is missing.
@@ -48,17 +51,39 @@ def write_onnx(detector: Detector, metadata: ModelMetadata, path: Path) -> None:
         )
     assert program is not None
     _strip_notes(program)
-    program.model.metadata_props[METADATA_KEY] = metadata.to_json()
     program.model.producer_name = "pocketdet"
     program.save(path, external_data=False)
+    if half:
+        _halve_weights(path)
+    update_onnx_metadata(path, metadata)
 
 
 def update_onnx_metadata(path: Path, metadata: ModelMetadata) -> None:
-    """Put other metadata in a file that ``write_onnx`` wrote."""
+    """Put metadata in a file and seal it."""
     import onnx  # present where the file was written
 
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json(), SEAL_KEY: BLANK})
+    onnx.save(model, path)
+    seal(path)
+
+
+def _halve_weights(path: Path) -> None:
+    """Store weights as float16, a cast to float32 behind each; runtimes cast once, when they load the file."""
+    import onnx
+
+    model = onnx.load(path)
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        name = tensor.name
+        halved = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(halved, f"{name}_half"))
+        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     onnx.save(model, path)
 
 

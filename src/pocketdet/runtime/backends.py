@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pocketdet.core.decode import LevelLogits
 from pocketdet.core.metadata import ModelMetadata
+from pocketdet.core.seal import is_intact
 from pocketdet.errors import ModelFileError
 
 METADATA_KEY = "pocketdet"  # in an ONNX file's metadata_props
@@ -59,10 +60,11 @@ class OnnxBackend:
         options.log_severity_level = SILENT
         if threads is not None:
             options.intra_op_num_threads = threads
+        content = path.read_bytes()
         try:
             # Without ONNX Runtime's fallback, which prints and tries the same again.
             self._session: Any = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"], enable_fallback=0
+                content, options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
             text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
             inputs = [(node.name, node.type) for node in self._session.get_inputs()]
@@ -75,6 +77,10 @@ class OnnxBackend:
         if text is None:
             raise ModelFileError(
                 f"{path}: the model has no pocketdet metadata; only files written by 'pocketdet export' can be used"
+            )
+        if not is_intact(content):
+            raise ModelFileError(
+                f"{path}: the file was changed after 'pocketdet export' wrote it; copy or export it again"
             )
         self.metadata: ModelMetadata = ModelMetadata.from_json(text, str(path))
         self._names = output_names(len(self.metadata.strides))

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 
 from pocketdet.core.metadata import ModelMetadata
-from pocketdet.datasets.load import list_splits, load_dataset
+from pocketdet.datasets.load import has_split, load_dataset
 from pocketdet.datasets.records import Dataset, Record
 from pocketdet.errors import DataError, SettingsError
 from pocketdet.evaluation import Evaluation, evaluate
@@ -184,7 +184,7 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
 def _split_data(data: Path, settings: TrainSettings) -> tuple[Dataset, Dataset]:
     """Pictures to learn from and pictures to choose the best checkpoint by; never the same ones."""
     training = load_dataset(data, settings.train_splits, settings.classes)
-    split = settings.val_split or ("val" if "val" in list_splits(data) else HOLDOUT)
+    split = settings.val_split or ("val" if has_split(data, "val") else HOLDOUT)
     if len(training.records) < 2 or not any(len(record.boxes) for record in training.records):
         raise DataError(f"{data}: nothing to learn from; at least two pictures and one labelled object are needed")
     if split != HOLDOUT:
