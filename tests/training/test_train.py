@@ -1,6 +1,5 @@
 import csv
 import dataclasses
-import os
 import shutil
 import signal
 import subprocess
@@ -38,21 +37,36 @@ def read_results(output: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
+def start_and_signal(data: Path, output: Path, number: signal.Signals) -> tuple[int, str]:
+    """Begin a run from the command line, wait for its first checkpoint and send a signal."""
+    arguments = "--model mobilenet_v3_small --width 0.35 --neck-width 0.125 --size 64 --epochs 3 --batch-size 4"
+    arguments += " --evaluate-every 2 --checkpoint-minutes 0 --no-bf16"
+    command = [sys.executable, "-m", "pocketdet", "train", str(data), *arguments.split(), "--output", str(output)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        deadline = time.monotonic() + 200
+        while not (output / "last.pt").exists() and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        run.send_signal(number)
+        _, messages = run.communicate()
+    return run.returncode, messages
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(drawn_voc: Path, tmp_path: Path) -> None:
+    code, messages = start_and_signal(drawn_voc, tmp_path / "run", signal.SIGINT)
+    assert code == 130
+    assert f"--output {tmp_path / 'run'} --resume" in messages
+    assert "Traceback" not in messages
+    result = train(drawn_voc, TrainSettings(output=tmp_path / "run", resume=True))
+    assert result.epochs == 3
+
+
 def test_a_killed_run_resumes_and_ends_bit_for_bit_where_an_unbroken_one_ends(drawn_voc: Path, tmp_path: Path) -> None:
     unbroken = dataclasses.replace(SMALL, output=tmp_path / "unbroken")
     train(drawn_voc, unbroken)
 
     broken = tmp_path / "broken"
-    arguments = "--model mobilenet_v3_small --width 0.35 --neck-width 0.125 --size 64 --epochs 3 --batch-size 4"
-    arguments += " --evaluate-every 2 --checkpoint-minutes 0 --no-bf16"
-    command = [sys.executable, "-m", "pocketdet", "train", str(drawn_voc), *arguments.split(), "--output", str(broken)]
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (broken / "last.pt").exists() and run.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(run.pid, signal.SIGKILL)
-    run.wait()
-    assert run.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    code, _ = start_and_signal(drawn_voc, broken, signal.SIGKILL)
+    assert code == -signal.SIGKILL, "the run ended before it could be killed"
     assert len(read_results(broken)) < 3
 
     train(drawn_voc, TrainSettings(output=broken, resume=True))
@@ -120,3 +134,22 @@ def test_resuming_with_data_of_other_classes_is_refused(drawn_voc: Path, tmp_pat
         label.write_text(label.read_text().replace("red thing", "green thing"))
     with pytest.raises(DataError, match="learned the classes blue thing, red thing"):
         train(other, TrainSettings(output=output, resume=True))
+
+
+def test_validation_pictures_without_objects_are_refused_before_the_first_epoch(
+    drawn_voc: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(drawn_voc, data)
+    for name in (data / "ImageSets/Main/val.txt").read_text().split():
+        (data / f"Annotations/{name}.xml").write_text("<annotation></annotation>")
+    with pytest.raises(DataError, match="no labelled object in the 4 pictures"):
+        train(data, dataclasses.replace(SMALL, output=tmp_path / "run"))
+
+
+def test_without_a_val_split_a_tenth_is_held_out(
+    drawn_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    settings = dataclasses.replace(SMALL, epochs=1, val_split="holdout", seed=1, output=tmp_path / "run")
+    train(drawn_voc, settings)
+    assert "11 pictures to learn from, 1 to choose the best by" in capsys.readouterr().err

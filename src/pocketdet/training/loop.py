@@ -1,35 +1,29 @@
 """The training loop, on Lightning Fabric, to be read in one go."""
 
 import dataclasses
-import signal
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
 
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.load import has_split, load_dataset
 from pocketdet.datasets.records import Dataset, Record
 from pocketdet.errors import DataError, SettingsError
-from pocketdet.evaluation import Evaluation, evaluate
+from pocketdet.evaluation import evaluate
 from pocketdet.models.checkpoint import TorchBackend, save_detector
 from pocketdet.models.detector import Detector, build_from_metadata
 from pocketdet.models.import_weights import load_start_weights, read_start_weights_info
 from pocketdet.runtime.predictor import Predictor
 from pocketdet.training.assigner import Targets
 from pocketdet.training.loader import EpochBatches, TrainingPictures, build_loader
-from pocketdet.training.loss import DetectionLoss
+from pocketdet.training.loss import DetectionLoss, Losses
 from pocketdet.training.optimizer import ExponentialMovingAverage, build_optimizer, learning_rate, set_learning_rate
+from pocketdet.training.reporting import note_ctrl_c, open_tensorboard, progress_bar, report_epoch
 from pocketdet.training.run_folder import Progress, RunFolder
 from pocketdet.training.settings import TrainSettings
 
@@ -80,50 +74,33 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
         settings = dataclasses.replace(stored, output=settings.output)
     else:
         folder.start()
-
     training, validation = _split_data(data, settings)
-    for line in (*training.skipped, *validation.skipped):
-        console.print(f"left out: {line}", style="yellow", markup=False)
-    console.print(
-        f"{len(training.records)} pictures to learn from, {len(validation.records)} to choose the best by, "
-        f"{len(training.class_names)} classes: {', '.join(training.class_names)}",
-        markup=False,
-    )
+    _tell_data(training, validation, console)
+
     metadata = _describe(data, training, settings) if saved is None else _stored_metadata(saved, folder, training)
     torch.manual_seed(settings.seed)
     detector = build_from_metadata(metadata)
     if saved is None:
         _load_start(detector, settings, console)
-
     use_bf16 = settings.bf16 if settings.bf16 is not None else _gains_from_bf16()
     fabric = Fabric(accelerator="auto", devices=1, precision="bf16-mixed" if use_bf16 else "32-true")
     detector.to(fabric.device).to(memory_format=torch.channels_last)
     average = ExponentialMovingAverage(detector, settings.ema)
-    optimizer = build_optimizer(detector, settings)
     loss = DetectionLoss(metadata, settings.label_smoothing).to(fabric.device)
+    model, optimizer = fabric.setup(detector, build_optimizer(detector, settings))
+    run = _Run(folder, settings, metadata, progress, detector, average, optimizer)
     if saved is not None:
-        detector.load_state_dict(saved["detector"])
-        average.detector.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["rng"])
-    model, optimizer = fabric.setup(detector, optimizer)
+        run.restore(saved)
 
     pictures = TrainingPictures(training.records, settings, metadata.padding_colour)
     batches = EpochBatches(len(training.records), settings.batch_size, settings.seed)
     loader = build_loader(pictures, batches, settings.workers)
     steps = len(batches)
-
-    def save() -> None:
-        tensors = {
-            "detector": detector.state_dict(),
-            "average": average.detector.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-            "metadata": metadata.to_json(),
-        }
-        folder.save(progress, tensors, settings)
-
-    with _ctrl_c() as interrupted, _bar(console) as bar, _tensorboard(folder, progress) as board:
+    with (
+        note_ctrl_c() as interrupted,
+        progress_bar(console) as bar,
+        open_tensorboard(folder.path, progress.epoch + 1) as board,
+    ):
         task = bar.add_task("", total=settings.epochs * steps, completed=progress.epoch * steps + progress.batch)
         while progress.epoch < settings.epochs:
             batches.epoch, batches.first_batch = progress.epoch, progress.batch
@@ -132,15 +109,11 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
             started = last_save = time.monotonic()
             for batch in loader:
                 step = progress.epoch * steps + progress.batch
-                set_learning_rate(optimizer, learning_rate(step, steps, settings))
+                rate = learning_rate(step, steps, settings)
+                set_learning_rate(optimizer, rate)
                 images = batch.images.to(fabric.device, memory_format=torch.channels_last).float() / 255
-                targets = Targets(*(part.to(fabric.device) for part in batch.targets))
-                losses = loss(model(images), targets)
-                if not torch.isfinite(losses.total):
-                    raise SettingsError(
-                        f"the loss is {losses.total.item()} in epoch {progress.epoch + 1}, batch {progress.batch + 1}; "
-                        f"lower learning_rate (now {settings.learning_rate}) and start again"
-                    )
+                losses = loss(model(images), Targets(*(part.to(fabric.device) for part in batch.targets)))
+                _check_finite(losses, progress, settings)
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(losses.total)
                 fabric.clip_gradients(model, optimizer, max_norm=MAX_GRADIENT_NORM)
@@ -149,44 +122,113 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
                 progress.sums = [a + b.item() for a, b in zip(progress.sums, losses, strict=True)]
                 progress.batch += 1
                 bar.advance(task)
-                is_time = time.monotonic() - last_save > 60 * settings.checkpoint_minutes
-                if interrupted or (is_time and progress.batch < steps):
-                    progress.seconds += time.monotonic() - started
-                    started = last_save = time.monotonic()
-                    save()
+                now = time.monotonic()
+                if interrupted or (now - last_save > 60 * settings.checkpoint_minutes and progress.batch < steps):
+                    progress.seconds += now - started
+                    started = last_save = now
+                    run.save()
                 if interrupted:
-                    console.print(
-                        f"stopped in epoch {progress.epoch + 1}; nothing is lost. Go on with: "
-                        f"pocketdet train {data} --output {settings.output} --resume",
-                        markup=False,
-                        soft_wrap=True,
-                    )
+                    console.print(_how_to_go_on(data, run), markup=False, soft_wrap=True)
                     raise KeyboardInterrupt
             progress.seconds += time.monotonic() - started
-            row = _close_epoch(progress, steps, learning_rate(progress.epoch * steps + steps - 1, steps, settings))
-            if (
-                progress.epoch % settings.evaluate_every == 0 or progress.epoch == settings.epochs
-            ) and validation.records:
-                result = evaluate(Predictor(TorchBackend(average.detector, metadata)).predict_record, validation)
-                row |= {"AP": result.ap, "AP50": result.ap50}
-                if result.ap > progress.best_ap:
-                    progress.best_ap = result.ap
-                    save_detector(folder.best, average.detector, _with_metrics(metadata, result, settings))
+            row = _close_epoch(progress, steps, rate)
+            if progress.epoch % settings.evaluate_every == 0 or progress.epoch == settings.epochs:
+                row |= run.evaluate(validation)
             progress.rows.append(row)
-            _report(row, console, board)
+            report_epoch(row, console, board)
             folder.write_results(progress.rows)
-            save()
+            run.save()
 
     best = max((row for row in progress.rows if "AP" in row), key=lambda row: row["AP"])
     return TrainResult(folder.best, len(progress.rows), best["AP"], best["AP50"])
 
 
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What a run changes as it goes, and where it keeps it."""
+
+    folder: RunFolder
+    settings: TrainSettings
+    metadata: ModelMetadata
+    progress: Progress
+    detector: Detector
+    average: ExponentialMovingAverage
+    optimizer: torch.optim.Optimizer
+
+    def save(self) -> None:
+        """Write all that is needed to go on bit for bit."""
+        state = {
+            "detector": self.detector.state_dict(),
+            "average": self.average.detector.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "metadata": self.metadata.to_json(),
+        }
+        self.folder.save(self.progress, state, self.settings)
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Put back what ``save`` wrote."""
+        self.detector.load_state_dict(saved["detector"])
+        self.average.detector.load_state_dict(saved["average"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved["rng"])
+
+    def evaluate(self, validation: Dataset) -> dict[str, float]:
+        """Measure the average, and keep it if it is the best so far."""
+        result = evaluate(Predictor(TorchBackend(self.average.detector, self.metadata)).predict_record, validation)
+        if result.ap > self.progress.best_ap:
+            self.progress.best_ap = result.ap
+            metrics = {"validation AP": round(result.ap, 4), "validation AP50": round(result.ap50, 4)}
+            save_detector(self.folder.best, self.average.detector, dataclasses.replace(self.metadata, metrics=metrics))
+        return {"AP": result.ap, "AP50": result.ap50}
+
+
+def _tell_data(training: Dataset, validation: Dataset, console: Console) -> None:
+    for line in (*training.skipped, *validation.skipped):
+        console.print(f"left out: {line}", style="yellow", markup=False, soft_wrap=True)
+    console.print(
+        f"{len(training.records)} pictures to learn from, {len(validation.records)} to choose the best by, "
+        f"{len(training.class_names)} classes: {', '.join(training.class_names)}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _check_finite(losses: Losses, progress: Progress, settings: TrainSettings) -> None:
+    if not torch.isfinite(losses.total):
+        raise SettingsError(
+            f"the loss is {losses.total.item()} in epoch {progress.epoch + 1}, batch {progress.batch + 1}; "
+            f"start again with a lower learning_rate than {settings.learning_rate}"
+        )
+
+
+def _how_to_go_on(data: Path, run: _Run) -> str:
+    return (
+        f"stopped in epoch {run.progress.epoch + 1}; nothing is lost. Go on with: "
+        f"pocketdet train {data} --output {run.settings.output} --resume"
+    )
+
+
 def _split_data(data: Path, settings: TrainSettings) -> tuple[Dataset, Dataset]:
     """Pictures to learn from and pictures to choose the best checkpoint by; never the same ones."""
+    training, validation = _find_splits(data, settings)
+    if len(training.records) < 2 or not _has_objects(training):
+        raise DataError(f"{data}: nothing to learn from; at least two pictures and one labelled object are needed")
+    if not _has_objects(validation):
+        raise DataError(
+            f"{data}: no labelled object in the {len(validation.records)} pictures that choose the best checkpoint; "
+            "name another split by --val-split"
+        )
+    return training, validation
+
+
+def _has_objects(dataset: Dataset) -> bool:
+    return any(len(record.boxes) for record in dataset.records)
+
+
+def _find_splits(data: Path, settings: TrainSettings) -> tuple[Dataset, Dataset]:
     training = load_dataset(data, settings.train_splits, settings.classes)
     split = settings.val_split or ("val" if has_split(data, "val") else HOLDOUT)
-    if len(training.records) < 2 or not any(len(record.boxes) for record in training.records):
-        raise DataError(f"{data}: nothing to learn from; at least two pictures and one labelled object are needed")
     if split != HOLDOUT:
         return training, load_dataset(data, (split,), training.class_names)
     order = np.random.default_rng(settings.seed).permutation(len(training.records))
@@ -264,62 +306,3 @@ def _close_epoch(progress: Progress, steps: int, rate: float) -> dict[str, float
     row = {"epoch": progress.epoch, "learning_rate": rate, **means, "seconds": round(progress.seconds, 1)}
     progress.batch, progress.sums, progress.seconds = 0, [0.0] * 4, 0.0
     return row
-
-
-def _with_metrics(metadata: ModelMetadata, result: Evaluation, settings: TrainSettings) -> ModelMetadata:
-    metrics = {"validation AP": round(result.ap, 4), "validation AP50": round(result.ap50, 4)}
-    return dataclasses.replace(metadata, metrics=metrics)
-
-
-def _report(row: dict[str, float], console: Console, board: Any) -> None:
-    parts = [f"epoch {row['epoch']:3.0f}"]
-    parts += [f"{name} {row[name]:.3f}" for name in ("loss", "box_loss", "objectness_loss", "class_loss")]
-    parts += [f"{name} {row[name]:.3f}" for name in ("AP", "AP50") if name in row]
-    console.print("  ".join([*parts, f"{row['seconds']:.0f} s"]), markup=False)
-    for name, value in row.items():
-        if name != "epoch":
-            board.add_scalar(name, value, row["epoch"])
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[list[bool]]:
-    """A list that is no longer empty once somebody pressed Ctrl-C; a second press stops at once."""
-    pressed: list[bool] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(True)
-        print("stopping after this step ...", file=sys.stderr)
-
-    try:
-        before = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not the main thread: whoever runs it there handles Ctrl-C
-        yield pressed
-        return
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _bar(console: Console) -> ProgressBar:
-    columns: Sequence[Any] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("time left"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    return ProgressBar(*columns, console=console, speed_estimate_period=300, disable=not console.is_terminal)
-
-
-@contextmanager
-def _tensorboard(folder: RunFolder, progress: Progress) -> Iterator[Any]:
-    from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-    writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=progress.epoch + 1)
-    try:
-        yield writer
-    finally:
-        writer.close()
