@@ -10,7 +10,7 @@ from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.load import load_dataset
 from pocketdet.datasets.records import Dataset
 from pocketdet.errors import SettingsError
-from pocketdet.export.gate import MAX_BOX_DIFFERENCE, MAX_BOX_DIFFERENCE_HALF, GateReport, compare
+from pocketdet.export.gate import EXACT, ROUNDED, GateReport, compare
 from pocketdet.export.onnx_file import update_onnx_metadata, write_onnx
 from pocketdet.models.backbone import check_size
 from pocketdet.models.checkpoint import TorchBackend, load_detector
@@ -117,7 +117,7 @@ def export(
     try:
         exporter.write(detector, metadata, unproven, half)
         gate = compare(TorchBackend(detector, metadata), exporter.backend(unproven), seen, dataset)
-        gate.check(MAX_BOX_DIFFERENCE_HALF if half else MAX_BOX_DIFFERENCE)
+        gate.check(ROUNDED if half else EXACT)
         metrics = {**metadata.metrics, **gate.to_metrics()}
         exporter.update_metadata(unproven, dataclasses.replace(metadata, metrics=metrics))
         os.replace(unproven, output)

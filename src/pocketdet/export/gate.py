@@ -19,9 +19,17 @@ from pocketdet.runtime.backends import Backend
 from pocketdet.runtime.predictor import Predictor
 
 MAX_AP_DIFFERENCE = 0.001  # 0.1 point
-MAX_BOX_DIFFERENCE = 0.5  # input pixels
-MAX_BOX_DIFFERENCE_HALF = 2.0  # with weights rounded to float16: 11 bits move a large, unsure box by a pixel
-MAX_SCORE_DIFFERENCE = 0.01
+
+
+class Limits(NamedTuple):
+    """How far a file may be from its checkpoint, besides AP."""
+
+    box: float  # input pixels
+    score: float
+
+
+EXACT = Limits(box=0.5, score=0.01)
+ROUNDED = Limits(box=2.0, score=0.03)  # float16 weights: 11 bits move a large, unsure box by a pixel
 # The best boxes of each picture are compared, however low their scores: a young detector has no high ones.
 SCORE_THRESHOLD = 0.001
 BOXES_PER_PICTURE = 100
@@ -63,22 +71,22 @@ class GateReport:
         }
         return {key: value for key, value in figures.items() if value is not None}
 
-    def check(self, max_box_difference: float = MAX_BOX_DIFFERENCE) -> None:
+    def check(self, limits: Limits = EXACT) -> None:
         """Raise where the file is too far from its checkpoint.
 
         Args:
-            max_box_difference: Of a corner, input pixels.
+            limits: Of boxes and scores.
 
         Raises:
             ExportError: It names every figure over its limit.
         """
-        limits = (
-            ("a box", self.max_box_difference_px, max_box_difference, " pixels"),
-            ("a score", self.max_score_difference, MAX_SCORE_DIFFERENCE, ""),
+        figures = (
+            ("a box", self.max_box_difference_px, limits.box, " pixels"),
+            ("a score", self.max_score_difference, limits.score, ""),
             ("AP", abs(self.ap_difference or 0.0), MAX_AP_DIFFERENCE, ""),
         )
         # "Not within" also catches a difference that is no number.
-        failed = [f"{what} is off by {off:.4g}{unit} (limit {limit})" for what, off, limit, unit in limits
+        failed = [f"{what} is off by {off:.4g}{unit} (limit {limit})" for what, off, limit, unit in figures
                   if not off <= limit]  # fmt: skip
         if failed:
             raise ExportError(
