@@ -7,14 +7,15 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import shutil
 import tempfile
 from pathlib import Path
 
 from pocketdet.datasets.load import load_dataset
 from pocketdet.evaluation import evaluate
 from pocketdet.export import export
+from pocketdet.export.onnx_file import update_onnx_metadata
 from pocketdet.loading import ASSETS, find_checkpoint, load
-from pocketdet.models import load_detector, save_detector
 
 
 def main() -> None:
@@ -25,18 +26,17 @@ def main() -> None:
     parser.add_argument("--split", default="val", help="that the run has never seen")
     arguments = parser.parse_args()
 
-    checkpoint = find_checkpoint(arguments.run)
-    detector, metadata = load_detector(checkpoint)
-    dataset = load_dataset(arguments.data, (arguments.split,), metadata.class_names)
     target = ASSETS / f"{arguments.name}.onnx"
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.onnx"
-        export(checkpoint, draft, data=arguments.data, split=arguments.split, half=True)
-        result = evaluate(load(draft).predict_record, dataset)
-        metrics = {"AP50": round(result.ap50, 4), "AP": round(result.ap, 4)}
-        measured = Path(folder) / "measured.safetensors"
-        save_detector(measured, detector, dataclasses.replace(metadata, metrics=metadata.metrics | metrics))
-        export(measured, target, data=arguments.data, split=arguments.split, half=True)
+        report = export(find_checkpoint(arguments.run), draft, data=arguments.data, split=arguments.split, half=True)
+        print(report.to_text())
+        predictor = load(draft)
+        dataset = load_dataset(arguments.data, (arguments.split,), predictor.class_names)
+        result = evaluate(predictor.predict_record, dataset)
+        metrics = predictor.metadata.metrics | {"AP50": round(result.ap50, 4), "AP": round(result.ap, 4)}
+        update_onnx_metadata(draft, dataclasses.replace(predictor.metadata, metrics=metrics))
+        shutil.move(draft, target)
     print(result.to_text())
 
     listing = ASSETS / "bundled.json"
