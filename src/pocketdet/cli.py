@@ -251,7 +251,7 @@ def export(
             boxes are compared on pocketdet's own pictures.
         split: Which part of the data set.
         size: Height and width of the input in pixels, a multiple of 32; by default the checkpoint's.
-        half: Store the weights as float16: half the file, the same speed.
+        half: Store the weights in 16 bits: half the file, the same speed.
     """
     from pocketdet.loading import find_checkpoint, require_packages
 

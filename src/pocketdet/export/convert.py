@@ -10,7 +10,7 @@ from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.load import load_dataset
 from pocketdet.datasets.records import Dataset
 from pocketdet.errors import SettingsError
-from pocketdet.export.gate import EXACT, ROUNDED, GateReport, compare
+from pocketdet.export.gate import GateReport, compare
 from pocketdet.export.onnx_file import update_onnx_metadata, write_onnx
 from pocketdet.models.backbone import check_size
 from pocketdet.models.checkpoint import TorchBackend, load_detector
@@ -94,7 +94,7 @@ def export(
         split: Of the data set.
         pictures: Pictures to compare on, where no data set is given; by default two that pocketdet brings along.
         size: (height, width) of the input, multiples of 32; by default the one that the detector was trained at.
-        half: Store the weights as float16, which halves the file; it computes in float32 all the same.
+        half: Store the weights in 16 bits, which halves the file; it computes in float32 all the same.
 
     Raises:
         SettingsError: An unknown format, a size that is no multiple of 32.
@@ -117,7 +117,7 @@ def export(
     try:
         exporter.write(detector, metadata, unproven, half)
         gate = compare(TorchBackend(detector, metadata), exporter.backend(unproven), seen, dataset)
-        gate.check(ROUNDED if half else EXACT)
+        gate.check()
         metrics = {**metadata.metrics, **gate.to_metrics()}
         exporter.update_metadata(unproven, dataclasses.replace(metadata, metrics=metrics))
         os.replace(unproven, output)

@@ -19,17 +19,8 @@ from pocketdet.runtime.backends import Backend
 from pocketdet.runtime.predictor import Predictor
 
 MAX_AP_DIFFERENCE = 0.001  # 0.1 point
-
-
-class Limits(NamedTuple):
-    """How far a file may be from its checkpoint, besides AP."""
-
-    box: float  # input pixels
-    score: float
-
-
-EXACT = Limits(box=0.5, score=0.01)
-ROUNDED = Limits(box=2.0, score=0.03)  # float16 weights: 11 bits move a large, unsure box by a pixel
+MAX_BOX_DIFFERENCE = 0.5  # input pixels
+MAX_SCORE_DIFFERENCE = 0.01
 # The best boxes of each picture are compared, however low their scores: a young detector has no high ones.
 SCORE_THRESHOLD = 0.001
 BOXES_PER_PICTURE = 100
@@ -71,18 +62,15 @@ class GateReport:
         }
         return {key: value for key, value in figures.items() if value is not None}
 
-    def check(self, limits: Limits = EXACT) -> None:
+    def check(self) -> None:
         """Raise where the file is too far from its checkpoint.
-
-        Args:
-            limits: Of boxes and scores.
 
         Raises:
             ExportError: It names every figure over its limit.
         """
         figures = (
-            ("a box", self.max_box_difference_px, limits.box, " pixels"),
-            ("a score", self.max_score_difference, limits.score, ""),
+            ("a box", self.max_box_difference_px, MAX_BOX_DIFFERENCE, " pixels"),
+            ("a score", self.max_score_difference, MAX_SCORE_DIFFERENCE, ""),
             ("AP", abs(self.ap_difference or 0.0), MAX_AP_DIFFERENCE, ""),
         )
         # "Not within" also catches a difference that is no number.

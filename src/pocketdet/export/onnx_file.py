@@ -30,7 +30,7 @@ def write_onnx(detector: Detector, metadata: ModelMetadata, path: Path, half: bo
         detector: Stays as it is.
         metadata: Goes into the file; its input size is the file's.
         path: The file; its folder exists.
-        half: Store convolution weights as float16.
+        half: Store convolution weights in 16 bits.
 
     Raises:
         MissingExtraError: onnx or onnxscript is missing.
@@ -69,19 +69,24 @@ def update_onnx_metadata(path: Path, metadata: ModelMetadata) -> None:
 
 
 def _halve_weights(path: Path) -> None:
-    """Store weights as float16, a cast to float32 behind each; runtimes cast once, when they load the file."""
+    """Store weights as 16-bit integers with one scale an output channel; runtimes compute them once, at loading.
+
+    Against float16 the error of the large weights, which decide, is 16 times smaller for the same bytes.
+    """
     import onnx
 
+    to_tensor = onnx.numpy_helper.from_array
     model = onnx.load(path)
-    casts = []
-    for tensor in model.graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
-            continue
-        name = tensor.name
-        halved = onnx.numpy_helper.to_array(tensor).astype(np.float16)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(halved, f"{name}_half"))
-        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
+    weights = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 4]
+    nodes = []
+    for tensor in weights:
+        name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
+        scale = np.maximum(np.abs(values).max(axis=(1, 2, 3), keepdims=True), 1e-30) / np.float32(32767)
+        tensor.CopyFrom(to_tensor(np.round(values / scale).astype(np.int16), f"{name}_int16"))
+        model.graph.initializer.append(to_tensor(scale.astype(np.float32), f"{name}_scale"))
+        nodes.append(onnx.helper.make_node("Cast", [tensor.name], [f"{name}_float"], to=onnx.TensorProto.FLOAT))
+        nodes.append(onnx.helper.make_node("Mul", [f"{name}_float", f"{name}_scale"], [name]))
+    nodes.extend(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.save(model, path)
