@@ -2,6 +2,8 @@ import hashlib
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -309,3 +311,14 @@ def test_explain_knows_backbones_and_checkpoints(run, trained):
     code, output, _ = run("explain", trained / "run", "--json")
     assert code == 0
     assert json.loads(output)["totals"]["parameters"] > 0
+
+
+def test_a_reader_that_stops_reading_is_no_error():
+    command = [sys.executable, "-m", "pocketdet", "explain", "mobilenet_v1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdout.close()
+        messages = run.stderr.read()
+    assert run.returncode == 0
+    assert messages == ""

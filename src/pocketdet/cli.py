@@ -2,6 +2,7 @@
 """The command line. Options, defaults and help texts come from the verbs' signatures and docstrings."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -61,11 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except (PocketdetError, CycloptsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output, such as "head", has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return GOOD
     return code if isinstance(code, int) else GOOD
 
 

@@ -32,7 +32,8 @@ class TrainSettings:
         ema: Decay of the average of the weights; 0 is off.
         start_weights: A safetensors file with weights of the backbone or of a whole detector.
         train_splits: Splits to learn from.
-        val_split: Split that chooses the best checkpoint; by default a tenth of the training pictures is held out.
+        val_split: Split that chooses the best checkpoint; "holdout" keeps a tenth of the training pictures for it. By
+            default val where there is one, else holdout.
         classes: Only these classes; by default all that the labels list.
         bf16: Compute in bfloat16; by default where the machine gains from it.
         workers: Processes that prepare pictures; 0 prepares them in the training process.
