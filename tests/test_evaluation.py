@@ -157,7 +157,9 @@ def slow_eleven(recalls: list[float], precisions: list[float]) -> float:
 def test_coco_ap_agrees_with_pycocotools(seed: int):
     records, found = random_case(seed)
     ours = measure(records, found)
-    np.testing.assert_allclose([ours.ap, ours.ap50, ours.ap75], pycocotools_stats(records, found)[:3], atol=1e-6)
+    oracle = pycocotools_stats(records, found)
+    np.testing.assert_allclose([ours.ap, ours.ap50, ours.ap75], oracle[:3], atol=1e-6)
+    np.testing.assert_allclose([-1 if size.ap is None else size.ap for size in ours.by_size], oracle[3:6], atol=1e-6)
     assert 0.05 < ours.ap < 0.95
 
 
@@ -212,6 +214,12 @@ def test_classes_are_matched_by_name():
         measure([record(0, [box], [1])], [detections([], [], [], names=("zebra",))])
 
 
+def test_objects_are_counted_by_coco_s_sizes_and_difficult_ones_are_not():
+    boxes = [[0, 0, 31, 32], [0, 0, 32, 32], [0, 0, 95, 96], [0, 0, 96, 96], [0, 0, 99, 99]]
+    ours = measure([record(0, boxes, [0] * 5, [False] * 4 + [True])], [detections([], [], [])])
+    assert [(size.name, size.targets) for size in ours.by_size] == [("small", 1), ("medium", 2), ("large", 1)]
+
+
 def test_a_data_set_without_objects_is_refused_with_the_reason():
     with pytest.raises(DataError, match="1 pictures and no objects"):
         measure([record(0, [[0, 0, 9, 9]], [0], [True])], [detections([], [], [])])
@@ -228,7 +236,9 @@ def test_progress_counts_every_picture_and_nothing_is_printed(capfd: pytest.Capt
 
 def test_the_result_is_one_json_document_and_an_aligned_table():
     ours = measure(*random_case(1))
-    assert json.loads(json.dumps(ours.to_dict()))["per_class"][0]["name"] == "cat"
+    document = json.loads(json.dumps(ours.to_dict()))
+    assert document["per_class"][0]["name"] == "cat"
+    assert "detections" not in document
     lines = ours.to_text().splitlines()
     assert len({len(line) for line in lines[:6]}) == 1
     assert lines[3].split() == ["emu", "0", "-", "-", "-"]

@@ -14,6 +14,7 @@ from pocketdet.datasets.records import Dataset, Record
 from pocketdet.errors import DataError
 
 VOC_IOU_THRESHOLD = 0.5
+COCO_SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}  # areas in image pixels
 
 
 class ClassResult(NamedTuple):
@@ -24,6 +25,14 @@ class ClassResult(NamedTuple):
     ap: float | None
     ap50: float | None
     voc_ap50: float | None  # area under the curve
+
+
+class SizeResult(NamedTuple):
+    """Objects of one of COCO's three sizes."""
+
+    name: str  # small, medium, large
+    targets: int  # without difficult ones
+    ap: float | None  # at IoU 0.50:0.95; None without targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +46,11 @@ class Evaluation:
         voc_ap50_area: VOC's AP at IoU 0.50, area under the curve (VOC2010 and later).
         voc_ap50_11point: VOC's AP at IoU 0.50, mean of 11 precisions (VOC2007).
         per_class: In the order of the class ids.
+        by_size: Small, medium and large objects: below 32², below 96² and from 96² image pixels on.
         num_pictures: That were evaluated.
         num_targets: Without difficult ones, which are neither missed nor found.
         milliseconds_per_picture: Median time of one prediction.
+        detections: One for each picture, in the order of the data set and with its class ids, without pixels.
     """
 
     ap: float
@@ -48,13 +59,17 @@ class Evaluation:
     voc_ap50_area: float
     voc_ap50_11point: float
     per_class: tuple[ClassResult, ...]
+    by_size: tuple[SizeResult, ...]
     num_pictures: int
     num_targets: int
     milliseconds_per_picture: float
+    detections: tuple[Detections, ...] = dataclasses.field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON, keys as the attributes."""
-        return {**dataclasses.asdict(self), "per_class": [result._asdict() for result in self.per_class]}
+        """The figures as plain values for JSON, keys as the attributes."""
+        figures = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "detections"}
+        lists = {name: [result._asdict() for result in figures[name]] for name in ("per_class", "by_size")}
+        return figures | lists
 
     def to_text(self) -> str:
         """A table for people, in percent."""
@@ -72,6 +87,9 @@ class Evaluation:
                 "-" * len(lines[0]),
                 lines[-1],
                 "",
+                "AP of "
+                + ", ".join(f"{size.name} objects {_percent(size.ap)} ({size.targets})" for size in self.by_size)
+                + "; below 32², below 96² and above, in pixels of the picture.",
                 f"AP75 {_percent(self.ap75)}, VOC AP50 by 11 points {_percent(self.voc_ap50_11point)}; all in percent.",
                 "AP (mean over IoU 0.50 to 0.95) and AP50 by COCO's rules, VOC AP50 by VOC's (area under the curve).",
                 f"{self.num_pictures} pictures, {self.milliseconds_per_picture:.1f} ms a picture (median).",
@@ -137,10 +155,11 @@ def _with_ids_of(dataset: Dataset, detections: Detections) -> Detections:
 
 
 def _score(found: Sequence[Detections], dataset: Dataset, counted: int, milliseconds: float) -> Evaluation:
-    precision = _coco_precision(found, dataset)
+    every_size = _coco_precision(found, dataset)
+    precision = every_size[..., 0]
     ap = [_mean(precision[:, :, k]) for k in range(len(dataset.class_names))]
     ap50 = [_mean(precision[0, :, k]) for k in range(len(dataset.class_names))]
-    curves = [_voc_curve(found, dataset, class_id) for class_id in range(len(dataset.class_names))]
+    curves = [voc_curve(found, dataset, class_id) for class_id in range(len(dataset.class_names))]
     area = [None if curve is None else _area(curve) for curve in curves]
     eleven = [None if curve is None else _eleven_points(curve) for curve in curves]
     targets = [
@@ -156,14 +175,31 @@ def _score(found: Sequence[Detections], dataset: Dataset, counted: int, millisec
         per_class=tuple(
             ClassResult(*values) for values in zip(dataset.class_names, targets, ap, ap50, area, strict=True)
         ),
+        by_size=tuple(
+            SizeResult(name, _count_of_size(dataset, *limits), _mean(every_size[..., number]))
+            for number, (name, limits) in enumerate(COCO_SIZES.items(), start=1)
+        ),
         num_pictures=len(dataset.records),
         num_targets=counted,
         milliseconds_per_picture=milliseconds,
+        detections=tuple(found),
     )
 
 
+def _count_of_size(dataset: Dataset, smallest: float, largest: float) -> int:
+    """Targets that count, with an area from ``smallest`` to below ``largest``, in image pixels."""
+    count = 0
+    for record in dataset.records:
+        area = np.prod(record.boxes[:, 2:] - record.boxes[:, :2], axis=1)
+        count += int(((area >= smallest) & (area < largest) & ~record.difficult).sum())
+    return count
+
+
 def _coco_precision(found: Sequence[Detections], dataset: Dataset) -> NDArray[np.float64]:
-    """``(10 IoU thresholds, 101 recalls, K)`` precisions; -1 for classes without targets. Difficult is COCO's crowd."""
+    """Precisions ``(10 IoU thresholds, 101 recalls, K, 4 sizes: all, small, medium, large)``.
+
+    -1 stands where a class has no targets. Difficult is COCO's crowd.
+    """
     import hotcoco  # needed only here
 
     annotations: list[dict[str, object]] = []
@@ -191,7 +227,7 @@ def _coco_precision(found: Sequence[Detections], dataset: Dataset) -> NDArray[np
     measure.evaluate()
     measure.accumulate()
     assert measure.eval is not None
-    precision: NDArray[np.float64] = measure.eval["precision"][:, :, :, 0, 2]  # all areas, 100 detections
+    precision: NDArray[np.float64] = measure.eval["precision"][..., 2]  # at most 100 detections a picture
     return precision
 
 
@@ -200,15 +236,16 @@ def _xywh(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.hstack((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]))
 
 
-class _Curve(NamedTuple):
-    """One value per detection, best score first."""
+class Curve(NamedTuple):
+    """One value per detection that is not ignored, best score first."""
 
+    scores: NDArray[np.float32]
     recall: NDArray[np.float64]
     precision: NDArray[np.float64]
 
 
-def _voc_curve(found: Sequence[Detections], dataset: Dataset, class_id: int) -> _Curve | None:
-    """Recall and precision of one class by VOC's rules; ``None`` where no target counts.
+def voc_curve(found: Sequence[Detections], dataset: Dataset, class_id: int) -> Curve | None:
+    """Recall and precision of one class at IoU 0.50, by VOC's rules; ``None`` where no target counts.
 
     Each detection looks at the one target that it overlaps most. Below the threshold it is false; on a difficult target
     it is ignored; the best score on a target is true and every further one false.
@@ -229,22 +266,24 @@ def _voc_curve(found: Sequence[Detections], dataset: Dataset, class_id: int) -> 
         places.append(place)
     if not counted:
         return None
-    place = np.concatenate(places)[np.argsort(-np.concatenate(scores), kind="stable")]
-    place = place[place != -2]
+    score, place = np.concatenate(scores), np.concatenate(places)
+    order = np.argsort(-score, kind="stable")
+    order = order[place[order] != -2]
+    place = place[order]
     is_true = np.zeros(len(place), bool)
     is_true[np.unique(place, return_index=True)[1]] = True  # the first detection on each target
     is_true &= place >= 0
     hits = np.cumsum(is_true)
-    return _Curve(hits / counted, hits / np.arange(1, len(place) + 1))
+    return Curve(score[order], hits / counted, hits / np.arange(1, len(place) + 1))
 
 
-def _area(curve: _Curve) -> float:
+def _area(curve: Curve) -> float:
     """VOC2010's AP: the area under the precision, made to fall monotonically."""
     falling = np.maximum.accumulate(curve.precision[::-1])[::-1]
     return float(np.sum(np.diff(curve.recall, prepend=0) * falling))
 
 
-def _eleven_points(curve: _Curve) -> float:
+def _eleven_points(curve: Curve) -> float:
     """VOC2007's AP: the mean of the best precision at recall 0, 0.1 to 1 or more."""
     return float(np.mean([curve.precision[curve.recall >= n / 10].max(initial=0) for n in range(11)]))
 

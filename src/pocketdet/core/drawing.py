@@ -1,6 +1,7 @@
 """Draws detections into their picture."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,16 +50,19 @@ def class_colour(class_id: int) -> Colour:
     return PALETTE[class_id % len(PALETTE)]
 
 
-def draw(detections: Detections, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def draw(detections: Detections, image: NDArray[np.uint8], labels: Sequence[str] | None = None) -> NDArray[np.uint8]:
     """Draw boxes and labels into a copy of a picture.
 
     Args:
         detections: Boxes in pixels of this picture.
         image: ``(H, W, 3)`` RGB.
+        labels: What to write on each box; by default class and score.
 
     Returns:
         ``(H, W, 3)`` RGB.
     """
+    if labels is None:
+        labels = [f"{name} {score:.0%}" for name, score in zip(detections.class_names, detections.scores, strict=True)]
     canvas = Image.fromarray(image).convert("RGB")
     pen = ImageDraw.Draw(canvas)
     line = max(2, round(min(canvas.size) / 180))
@@ -67,9 +71,9 @@ def draw(detections: Detections, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     for n in worst_first:
         _draw_box(pen, detections.boxes[n], class_colour(int(detections.class_ids[n])), line)
     taken: list[_Place] = []
-    for n, name in enumerate(detections.class_names):
+    for n, text in enumerate(labels):
         colour = class_colour(int(detections.class_ids[n]))
-        label = _label(f"{name} {detections.scores[n]:.0%}", colour, text_size)
+        label = _label(text, colour, text_size)
         place = _free_place(detections.boxes[n], label.size, canvas.size, taken)
         canvas.paste(label, place[:2], label)
         taken.append(place)
