@@ -192,6 +192,7 @@ def train(
 @app.command(
     help_epilogue=_examples(
         "pocketdet evaluate my-pictures --model runs/first --split val",
+        "pocketdet evaluate my-pictures --model runs/first --split test --report report.html",
     )
 )
 def evaluate(
@@ -201,6 +202,7 @@ def evaluate(
     model: str = "animals",
     split: str = "val",
     classes: tuple[str, ...] = (),
+    report: Path | None = None,
     threads: int | None = None,
     as_json: AsJson = False,
 ) -> None:
@@ -211,19 +213,29 @@ def evaluate(
         model: Name of a bundled detector, an .onnx file, a .safetensors checkpoint or the folder of a training run.
         split: Which part of the data set.
         classes: Measure only these classes; by default all that the detector knows.
+        report: Write curves, confusions and the worst mistakes into this file as one HTML page.
         threads: Threads of the network; by default as many as the machine has cores.
     """
     from pocketdet.datasets.load import load_dataset
     from pocketdet.evaluation import evaluate as measure
     from pocketdet.loading import load
 
+    if report is not None:
+        from pocketdet.reports import Report, check_report_file, write_report
+
+        check_report_file(report)
     predictor = load(model, threads)
     dataset = load_dataset(data, (split,), classes or predictor.class_names)
     for line in dataset.skipped:
         print(f"left out: {line}", file=sys.stderr)
-    with _progress("evaluating") as report:
-        result = measure(predictor.predict_record, dataset, report)
+    with _progress("evaluating") as move_bar:
+        result = measure(predictor.predict_record, dataset, move_bar)
     _print_result(result, as_json)
+    if report is not None:
+        title = f"{Path(model).name} on {data.resolve().name} ({split})"
+        settings = {"data": data, "model": model, "split": split, "classes": dataset.class_names, "threads": threads}
+        write_report(Report(title, result, {split: dataset}, split, predictor.metadata, settings), report)
+        print(f"the report is in {report}", file=sys.stderr)
 
 
 @app.command(
