@@ -322,3 +322,18 @@ def test_a_reader_that_stops_reading_is_no_error():
         messages = run.stderr.read()
     assert run.returncode == 0
     assert messages == ""
+
+
+def test_evaluate_writes_a_report_and_keeps_json_one_document(run, trained, tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "new" / "report.html"
+    arguments = ("evaluate", trained / "data", "--model", trained / "run", "--split", "val", "--json")
+    code, output, errors = run(*arguments, "--report", path)
+    assert code == 0
+    assert f"{json.loads(output)['ap50']:.3f}" in path.read_text(encoding="utf-8")
+    assert str(path) in errors
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_evaluation(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert_one_message(run("evaluate", "absent-folder", "--report", tmp_path), "a folder")

@@ -100,3 +100,9 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
 def test_detections_without_a_picture_say_how_to_get_one(tmp_path):
     with pytest.raises(ImageError, match="keep_image=True"):
         save_drawing(detections(), tmp_path / "a.png")
+
+
+def test_labels_of_the_caller_replace_class_and_score():
+    box = detections((50, 60, 250, 180), class_ids=[3])
+    assert (draw(box, blank()) == draw(box, blank(), ["class 3 90%"])).all()
+    assert (draw(box, blank()) != draw(box, blank(), ["missed"])).any()

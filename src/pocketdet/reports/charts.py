@@ -36,7 +36,7 @@ def require_matplotlib() -> None:
 
 def training_chart(rows: Sequence[Mapping[str, float]]) -> str:
     """Losses, AP and learning rate over the epochs of ``results.csv``."""
-    figure, (losses, ap, rate) = _start(3)
+    figure, (losses, ap, rate) = _start(3, height=3.6)
     for number, name in enumerate(name for name in rows[0] if name.endswith("loss")):
         _plot_rows(losses, rows, name, number)
     for number, name in enumerate(("AP", "AP50")):
@@ -46,8 +46,8 @@ def training_chart(rows: Sequence[Mapping[str, float]]) -> str:
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.set_ylim(bottom=0)
-    losses.legend()
-    ap.legend()
+    for axes in (losses, ap):
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return _finish(figure, "training")
 
 
@@ -119,9 +119,9 @@ def box_size_chart(sizes: Mapping[str, NDArray[np.float64]], anchors: Sequence[f
 
 
 def _plot_rows(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str, number: int) -> None:
-    points = [(row["epoch"], row[name]) for row in rows if name in row]
-    if points:
-        axes.plot(*zip(*points, strict=True), color=_colour(number), marker=".", label=name.replace("_", " "))
+    known = [row for row in rows if name in row]
+    epochs, values = ([row[key] for row in known] for key in ("epoch", name))
+    axes.plot(epochs, values, color=_colour(number), marker=".", label=name.replace("_", " "))
 
 
 def _colour(number: int) -> tuple[float, float, float]:

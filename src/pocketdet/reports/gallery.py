@@ -2,6 +2,8 @@
 
 import base64
 import io
+import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -63,8 +65,9 @@ def show_mistakes(confusion: Confusion, found: Sequence[Detections], dataset: Da
 
     def worst(pairs: Iterable[Pair], badness: Callable[[Pair], float]) -> list[Example]:
         first = {pair.picture: pair for pair in sorted(pairs, key=badness)}  # the last one of a picture stays
-        chosen = sorted(first.values(), key=badness, reverse=True)[:PICTURES]
-        return [example for pair in chosen if (example := _show(pair, found[pair.picture], dataset)) is not None]
+        worst_first = sorted(first.values(), key=badness, reverse=True)
+        shown = (_show(pair, found[pair.picture], dataset) for pair in worst_first)
+        return list(itertools.islice((example for example in shown if example is not None), PICTURES))
 
     return Gallery(
         worst(confusion.false_positives, score),
@@ -130,12 +133,12 @@ def _explain(pair: Pair, target: int | None, detections: Detections, dataset: Da
         near = box_iou(detections.boxes, record.boxes[[target]])[:, 0] >= IOU_THRESHOLD
         scores = detections.scores[near & (detections.class_ids == record.class_ids[target])]
         return f"its best box as {name} has a score of {scores.max():.1%}" if scores.size else f"no box as {name} fits"
-    overlap = float(box_iou(detections.boxes[[pair.detection]], record.boxes[[target]])[0, 0])
     if pair.target is not None:
         return f"{detections.class_names[pair.detection]} instead of {name}"
+    overlap = float(box_iou(detections.boxes[[pair.detection]], record.boxes[[target]])[0, 0])
     if overlap >= IOU_THRESHOLD:
-        return f"a second box on one {name}"
-    return f"overlaps a {name} with an IoU of {overlap:.2f} only"
+        return f"lies on a {name} that has a box already"
+    return f"overlaps a {name} with an IoU of {math.floor(100 * overlap) / 100} only"
 
 
 def _draw_part(pixels: NDArray[np.uint8], marked: Detections, labels: Sequence[str]) -> NDArray[np.uint8]:

@@ -25,10 +25,9 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: right; font-weight: normal; }
 th:first-child, table.facts td { text-align: left; overflow-wrap: anywhere; }
 thead th { color: var(--dim); vertical-align: bottom; }
-tr.sum { font-weight: 600; }
-tr.sum th { font-weight: 600; }
+tr.sum th, tr.sum td { font-weight: 600; }
 table.heat td { min-width: 2rem; background: rgba(var(--heat), var(--share, 0)); }
-svg { display: block; max-width: 100%; height: auto; }
+svg { display: block; max-width: 100%; height: auto; margin: .8rem 0; }
 svg text { font-family: system-ui, sans-serif !important; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
 figure { margin: 0; }

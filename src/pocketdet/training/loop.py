@@ -25,6 +25,7 @@ from pocketdet.training.loss import DetectionLoss, Losses
 from pocketdet.training.optimizer import ExponentialMovingAverage, build_optimizer, learning_rate, set_learning_rate
 from pocketdet.training.reporting import note_ctrl_c, open_tensorboard, progress_bar, report_epoch
 from pocketdet.training.run_folder import Progress, RunFolder
+from pocketdet.training.run_report import write_run_report
 from pocketdet.training.settings import TrainSettings
 
 HOLDOUT = "holdout"
@@ -139,6 +140,7 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
             folder.write_results(progress.rows)
             run.save()
 
+    write_run_report(settings, progress.rows, training, validation, fabric.device, console)
     best = max((row for row in progress.rows if "AP" in row), key=lambda row: row["AP"])
     return TrainResult(folder.best, len(progress.rows), best["AP"], best["AP50"])
 
