@@ -25,20 +25,18 @@ ROWS = (
     {"epoch": 1, "learning_rate": 1e-3, "loss": 3.0, "box_loss": 1.0, "objectness_loss": 1.0, "class_loss": 1.0},
     {"epoch": 2, "learning_rate": 1e-4, "loss": 2.0, "box_loss": 0.5, "objectness_loss": 1.0, "AP": 0.1, "AP50": 0.3},
 )
-VOID = {"meta", "img", "use", "path"}
 
 
 class Outline(html.parser.HTMLParser):
-    """Checks that elements are closed in order, and keeps headings, attributes and text."""
+    """Checks that elements are closed in order, and keeps references, ids and text."""
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.sources, self.ids, self.words = [], [], [], [], []
+        self.open, self.sources, self.ids, self.words = [], [], [], []
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
         values = dict(attributes)
         self.sources += [values[name] for name in ("src", "href", "xlink:href") if name in values]
         self.ids += [values["id"]] if "id" in values else []
