@@ -61,14 +61,19 @@ class Journal:
         self.findings.append(Finding(kind, severity, place.file, place.line, f"{place}{text}"))
 
     @contextmanager
-    def guard(self, file: Path) -> Iterator[None]:
-        """What is read within and proves wrong ends this block alone, where the journal is tolerant."""
+    def guard(self, file: Path, kind: str = "split") -> Iterator[None]:
+        """What is read within and proves wrong ends this block alone, where the journal is tolerant.
+
+        Args:
+            file: What is read.
+            kind: Of what is no wrong label, for those have their own.
+        """
         try:
             yield
         except DataError as error:
             if not self.tolerant:
                 raise
-            kind = error.kind if isinstance(error, AnnotationError) else "split"
+            kind = error.kind if isinstance(error, AnnotationError) else kind
             self.findings.append(Finding(kind, Severity.STOPS, file, _line(str(error), file), str(error)))
 
 
