@@ -12,7 +12,8 @@ from PIL import Image
 from pocketdet.datasets.findings import Journal, Severity
 
 _SIDE = 16  # of the small picture that stands for the whole one
-# The closest two different pictures among 4,228 of PASCAL VOC, COCO and BCCD differ in 48 bits of 256 and by 15 levels.
+# Among 4,228 pictures of PASCAL VOC, COCO and BCCD any two scenes differ in 48 bits of 256 or more, and by 13 levels or
+# more where by fewer than 90 bits. Two pictures of one scene, out of focus differently: 31 bits, 2 levels.
 _NEAR_BITS = 40
 _NEAR_LEVELS = 10  # of 256
 _NAMED = 5  # pictures of a group that a message names
@@ -85,17 +86,21 @@ def group_near(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:
     """Groups of at least two indices; every member is near to some other one of its group."""
     if not fingerprints:
         return []
-    bits = np.stack([fingerprint.bits for fingerprint in fingerprints])
-    thumbnails = np.stack([fingerprint.thumbnail for fingerprint in fingerprints])
+    levels = np.array([fingerprint.thumbnail.mean() for fingerprint in fingerprints])
+    order = np.argsort(levels, kind="stable")
+    bits = np.stack([fingerprints[index].bits for index in order])
+    thumbnails = np.stack([fingerprints[index].thumbnail for index in order])
+    # Pictures differ at least by as much as their means do: most need no comparison.
+    ends = np.searchsorted(levels[order], levels[order] + _NEAR_LEVELS, side="right")
     group_of = np.arange(len(bits))
-    for first in range(len(bits)):
-        differing = np.bitwise_count(bits[first + 1 :] ^ bits[first]).sum(axis=1)
+    for first, end in enumerate(ends):
+        differing = np.bitwise_count(bits[first + 1 : end] ^ bits[first]).sum(axis=1)
         near = first + 1 + np.flatnonzero(differing <= _NEAR_BITS)
         difference = np.abs(thumbnails[near].astype(np.int16) - thumbnails[first])
         for second in near[difference.mean(axis=(1, 2, 3)) <= _NEAR_LEVELS]:
             group_of[group_of == group_of[second]] = group_of[first]
     numbers, counts = np.unique(group_of, return_counts=True)
-    return [np.flatnonzero(group_of == number).tolist() for number in numbers[counts > 1]]
+    return sorted(sorted(order[group_of == number].tolist()) for number in numbers[counts > 1])
 
 
 def _group_same(listings: Sequence[Listing]) -> list[list[Listing]]:
@@ -115,5 +120,5 @@ def _note(group: Sequence[Listing], leak: str, duplicate: str, what: str, journa
     named = ", ".join(map(str, others[:_NAMED])) + (f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "")
     text = f" ({first.split}): {what} {named}"
     if len(splits) > 1:
-        text += f"; what learns from {next(iter(splits))} and is measured on another of these splits has seen it"
+        text += f"; who learns from one of {', '.join(splits)} must not measure on another"
     journal.note(leak if len(splits) > 1 else duplicate, first.path, text, Severity.SUSPECT)
