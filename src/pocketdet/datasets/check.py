@@ -72,9 +72,7 @@ def _check(
     progress: Callable[[int, int], None] | None,
 ) -> CheckedDataset:
     journal = Journal(tolerant=True)
-    parts = _read_splits(
-        layout, path, match_splits(splits or layout.split_names(), layout.split_names(), path), journal
-    )
+    parts = _read_splits(layout, match_splits(splits or layout.split_names(), layout.split_names(), path), journal)
     unions = _find_unions(parts)
     parts = {name: part for name, part in parts.items() if name not in unions}
     class_names = _settle_classes(parts, classes, path, journal)
@@ -85,7 +83,7 @@ def _check(
         Listing(record.path, split, fingerprints[record.path]) for split, found in records.items() for record in found
     ]
     note_duplicates(listings, journal)
-    _note_unused_classes(parts, records, class_names, journal)
+    _note_missing_objects(layout, records, class_names, journal)
     scales = {file: Letterbox(picture.size, (size, size)).scale for file, picture in pictures.items()}
     findings = tuple(dict.fromkeys(journal.findings))  # what two splits share is found twice
     report = CheckReport(path, size, unions, measure_figures(records, scales, class_names), findings)
@@ -97,13 +95,12 @@ def _check(
     return CheckedDataset(report, class_names, clean)
 
 
-def _read_splits(layout: Layout, path: Path, names: Sequence[str], journal: Journal) -> dict[str, Split]:
+def _read_splits(layout: Layout, names: Sequence[str], journal: Journal) -> dict[str, Split]:
     parts = {}
     for name in names:
-        with journal.guard(path):
+        with journal.guard(layout.source(name)):
             parts[name] = layout.read(name, journal)
-    with journal.guard(path):
-        layout.note_strays(journal)
+    layout.note_strays(journal)
     return parts
 
 
@@ -126,7 +123,7 @@ def _settle_classes(parts: dict[str, Split], wanted: Sequence[str], path: Path, 
         if len(set(lists.values())) > 1:
             listing = "; ".join(f"{split}: {', '.join(names)}" for split, names in lists.items())
             raise DataError(f"{path}: its splits list different classes, make them the same ({listing})")
-    if wanted:
+    if wanted and known:
         return choose_classes(known, wanted, path)
     with journal.guard(path, "class-names"):
         for names in set(lists.values()):
@@ -138,7 +135,7 @@ def _settle_classes(parts: dict[str, Split], wanted: Sequence[str], path: Path, 
         if len(alike) > 1:
             text = f": the classes {' and '.join(map(repr, alike))} differ by their spelling alone; are they one?"
             journal.note("class-names", path, text, Severity.SUSPECT)
-    return known
+    return known or tuple(wanted)
 
 
 def _inspect_pictures(
@@ -204,17 +201,23 @@ def _note_overhanging_boxes(picture: LabelledPicture, journal: Journal) -> None:
             journal.note("partly-outside", label.where, text, Severity.SUSPECT)
 
 
-def _note_unused_classes(
-    parts: dict[str, Split], records: dict[str, list[Record]], class_names: Sequence[str], journal: Journal
+def _note_missing_objects(
+    layout: Layout, records: dict[str, list[Record]], class_names: Sequence[str], journal: Journal
 ) -> None:
-    """Note classes without an object, and those that occur in other splits but not in the training split."""
+    """Note splits without an object, classes without one, and classes that only other splits than "train" have."""
     used = {split: {class_names[k] for record in found for k in record.class_ids} for split, found in records.items()}
-    for split, part in parts.items():
+    for split, found in records.items():
+        with journal.guard(layout.source(split)):
+            if not used[split]:
+                raise DataError(
+                    f"{layout.source(split)}: split {split!r} has no usable object in {len(found)} pictures"
+                )
         for name in class_names:
             users = [other for other in used if name in used[other]]
-            if not users and name in part.class_names:
-                text = f": no object of the listed class {name!r} in {', '.join(parts)}"
-                journal.note("unused-class", part.source, text, Severity.SUSPECT)
-            elif split == "train" and users and name not in used[split]:
+            text = ""
+            if not users:
+                text = f": no object of the listed class {name!r} in {', '.join(records)}"
+            elif split == "train" and name not in used[split]:
                 text = f": class {name!r} has objects in {', '.join(users)}, but none in {split}"
-                journal.note("unused-class", part.source, text, Severity.SUSPECT)
+            if text and used[split]:
+                journal.note("unused-class", layout.source(split), text, Severity.SUSPECT)

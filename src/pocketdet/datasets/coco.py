@@ -1,6 +1,7 @@
 """COCO: ``annotations/*.json`` with pictures in a folder of their own, or ``SPLIT/_annotations.coco.json``."""
 
 import collections
+import contextlib
 import dataclasses
 import json
 from collections.abc import Container
@@ -34,6 +35,10 @@ class CocoFolder:
         """The splits and how many pictures each lists."""
         return {split: len(_read_json(path)["images"]) for split, path in self.files.items()}
 
+    def source(self, split: str) -> Path:
+        """Its file."""
+        return self.files[split]
+
     def read(self, split: str, journal: Journal) -> Split:
         """Pictures in the order of the file; class names are its categories in the order of their sparse ids."""
         path = self.files[split]
@@ -47,13 +52,13 @@ class CocoFolder:
             size = size_or_complaint(picture_path, journal)
             if size is not None:
                 pictures.append(LabelledPicture(picture_path, size, labels[image_id], path, _listed_size(image)))
-        return Split(pictures, tuple(names.values()), path)
+        return Split(pictures, tuple(names.values()))
 
     def note_strays(self, journal: Journal) -> None:
         """Pictures beside listed ones that no file lists."""
         listed = set[Path]()
         for split, path in self.files.items():
-            with journal.guard(path):
+            with contextlib.suppress(AnnotationError):  # the split's own reading notes it
                 images = _read_images(_read_json(path)["images"], path, Journal(tolerant=True))
                 listed |= {_find_picture(path, split, image["file_name"]) for image in images.values()}
         folders = {path.parent for path in listed if path.is_file()}

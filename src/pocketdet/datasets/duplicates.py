@@ -62,7 +62,7 @@ def note_duplicates(listings: Sequence[Listing], journal: Journal) -> None:
                 group,
                 "leak",
                 "duplicate",
-                "is listed more than once" if is_one_path else "is the same file as",
+                "is also listed as" if is_one_path else "is the same file as",
                 journal,
             )
     for numbers in group_near([group[0].fingerprint for group in same]):

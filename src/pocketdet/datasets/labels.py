@@ -33,7 +33,6 @@ class Split(NamedTuple):
 
     pictures: list[LabelledPicture]
     class_names: tuple[str, ...]  # all that the labels know, in the order of their ids
-    source: Path  # what names the classes
 
 
 class Layout(Protocol):
@@ -44,6 +43,9 @@ class Layout(Protocol):
 
     def split_sizes(self) -> dict[str, int]:
         """The splits and how many pictures each lists."""
+
+    def source(self, split: str) -> Path:
+        """What names the classes of a split, for messages: a file, or the folder."""
 
     def read(self, split: str, journal: Journal) -> Split:
         """Read one of ``split_names``; what is left out is noted."""

@@ -42,6 +42,10 @@ class VocFolder:
         """The splits and how many pictures each lists."""
         return {split: len(ids) for split, ids in self._splits.items()}
 
+    def source(self, split: str) -> Path:
+        """The folder: in VOC's layout nothing lists the classes."""
+        return self.root
+
     def read(self, split: str, journal: Journal) -> Split:
         """Pictures in the order of the list; class names sorted, from all splits."""
         pictures: list[LabelledPicture] = []
@@ -60,7 +64,7 @@ class VocFolder:
                 if annotation.is_whole:
                     source = self._annotation_paths[picture_id]
                     pictures.append(LabelledPicture(path, size, annotation.labels, source, annotation.size))
-        return Split(pictures, self._class_names(journal.tolerant), self.root)
+        return Split(pictures, self._class_names(journal.tolerant))
 
     def note_strays(self, journal: Journal) -> None:
         """Annotations without a picture, and pictures that no list names."""

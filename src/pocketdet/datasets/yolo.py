@@ -44,6 +44,10 @@ class YoloFolder:
         """The splits and how many pictures each lists."""
         return {split: len(pictures) for split, pictures in self._pictures.items()}
 
+    def source(self, split: str) -> Path:
+        """The file with the names, or the folder."""
+        return self.names_source
+
     def _class_names(self, tolerant: bool) -> tuple[str, ...]:
         """The listed names, or else "0", "1", ... up to the highest id of all splits."""
         if self.listed_names:
@@ -71,7 +75,7 @@ class YoloFolder:
                 pictures.append(LabelledPicture(path, size, labels, _label_path(path)))
         for file in self._lonely_labels(split):
             journal.note("no-picture", file, ": no picture has this name")
-        return Split(pictures, self._class_names(journal.tolerant), self.names_source)
+        return Split(pictures, self._class_names(journal.tolerant))
 
     def note_strays(self, journal: Journal) -> None:
         """Pictures without a label file, which readers take for negatives."""
