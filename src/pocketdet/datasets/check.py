@@ -204,7 +204,7 @@ def _note_overhanging_boxes(picture: LabelledPicture, journal: Journal) -> None:
 def _note_missing_objects(
     layout: Layout, records: dict[str, list[Record]], class_names: Sequence[str], journal: Journal
 ) -> None:
-    """Note splits without an object, classes without one, and classes that only other splits than "train" have."""
+    """Note splits without an object, classes without one, and classes that the training split alone lacks."""
     used = {split: {class_names[k] for record in found for k in record.class_ids} for split, found in records.items()}
     for split, found in records.items():
         with journal.guard(layout.source(split)):
@@ -212,12 +212,11 @@ def _note_missing_objects(
                 raise DataError(
                     f"{layout.source(split)}: split {split!r} has no usable object in {len(found)} pictures"
                 )
-        for name in class_names:
-            users = [other for other in used if name in used[other]]
-            text = ""
-            if not users:
-                text = f": no object of the listed class {name!r} in {', '.join(records)}"
-            elif split == "train" and name not in used[split]:
-                text = f": class {name!r} has objects in {', '.join(users)}, but none in {split}"
-            if text and used[split]:
-                journal.note("unused-class", layout.source(split), text, Severity.SUSPECT)
+        unused = [name for name in class_names if not any(name in names for names in used.values())]
+        untrained = [name for name in class_names if name not in used[split] and name not in unused]
+        if used[split] and unused:
+            text = f": no object in {', '.join(records)} of the listed classes: {', '.join(unused)}"
+            journal.note("unused-class", layout.source(split), text, Severity.SUSPECT)
+        if used[split] and untrained and split.lower().startswith("train"):
+            text = f": objects in other splits, but none in {split}, of the classes: {', '.join(untrained)}"
+            journal.note("unused-class", layout.source(split), text, Severity.SUSPECT)
