@@ -13,7 +13,7 @@ from PIL import Image
 import pocketdet
 from pocketdet import cli, loading
 
-VERBS = ("demo", "evaluate", "explain", "export", "predict", "train")
+VERBS = ("check", "demo", "evaluate", "explain", "export", "predict", "train")
 
 
 @pytest.fixture
@@ -209,6 +209,56 @@ def test_help_lists_all_verbs(run):
     code, output, _ = run("--help")
     assert code == 0
     assert all(verb in output for verb in VERBS)
+
+
+@pytest.fixture
+def labelled(tmp_path, picture):
+    """A data set in YOLO's layout: one picture, one object, 24 x 16 of 64 x 64 pixels."""
+    root = tmp_path / "set"
+    for folder in ("images", "labels"):
+        (root / folder / "train").mkdir(parents=True)
+    shutil.copy(picture, root / "images/train/red.png")
+    (root / "labels/train/red.txt").write_text("0 0.5 0.5 0.375 0.25\n")
+    (root / "data.yaml").write_text("train: images/train\nnames: [cell]\n")
+    return root
+
+
+def test_check_exits_with_0_1_or_2_by_what_it_found(run, labelled):
+    code, output, errors = run("check", labelled)
+    assert (code, errors) == (0, "")
+    assert "nothing is wrong" in output
+    label = labelled / "labels/train/red.txt"
+    label.write_text(f"{label.read_text()}0 0.5 0.5 0 0\n")
+    code, output, _ = run("check", labelled)
+    assert code == 1
+    assert f"no-area: {label}:2 (cell): its box has no area" in output
+    label.write_text(f"{label.read_text()}1 0.5 0.5 0.5 0.5\n")
+    code, output, _ = run("check", labelled, "--json", "--size", 64)
+    assert code == 2
+    document = json.loads(output)
+    assert document["counts"] == {"no-area": 1, "unknown-class": 1}
+    assert document["smallest"] == [
+        {"file": str(labelled / "images/train/red.png"), "class_name": "cell", "width": 24.0, "height": 16.0}
+    ]
+
+
+def test_check_fix_writes_a_copy_that_is_clean_and_leaves_the_data_set_as_it_was(run, labelled, tmp_path):
+    (labelled / "labels/train/red.txt").write_text("0 0.5 0.5 0.375 0.25\n7 0.5 0.5 0.5 0.5\n")
+    before = {path: path.read_bytes() for path in labelled.rglob("*") if path.is_file()}
+    code, _, errors = run("check", labelled, "--fix", tmp_path / "clean", "--format", "coco")
+    assert code == 2
+    assert "a clean copy with 1 pictures" in errors
+    assert {path: path.read_bytes() for path in labelled.rglob("*") if path.is_file()} == before
+    assert run("check", tmp_path / "clean")[0] == 0
+    assert_one_message(run("check", labelled, "--fix", tmp_path / "clean"), "not an empty folder")
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_a_wrong_label_says_that_check_finds_all_of_them(run, verb, labelled, tmp_path, tiny_model):
+    pytest.importorskip("torch")
+    (labelled / "labels/train/red.txt").write_text("7 0.5 0.5 0.5 0.5\n")
+    options = {"train": ("--output", tmp_path / "run"), "evaluate": ("--model", tiny_model, "--split", "train")}
+    assert_one_message(run(verb, labelled, *options[verb]), "red.txt:1: class id 7", f"`pocketdet check {labelled}`")
 
 
 def test_demo_draws_both_pictures_side_by_side(run, tiny_model, tmp_path, monkeypatch):

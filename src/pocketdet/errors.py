@@ -20,7 +20,16 @@ class DataError(PocketdetError):
 
 
 class AnnotationError(DataError):
-    """A label is wrong; the message names the file and the line or key."""
+    """A label is wrong.
+
+    Args:
+        message: Names the file and the line or key.
+        kind: What is wrong, in the words of ``pocketdet check``.
+    """
+
+    def __init__(self, message: str, kind: str = "label") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class ImageError(PocketdetError):

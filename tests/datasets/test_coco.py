@@ -118,7 +118,10 @@ def test_splits_with_different_categories_are_not_mixed(tmp_path):
         ),
         (content([{"image_id": [1]}]), r"annotations\[0\]: 'image_id' is \[1\]"),
         (content([]) | {"images": [{"id": 1}]}, r"images\[0\] has no 'file_name'"),
-        (content([]) | {"images": [{"id": 1}, {"id": 1}]}, r"images\[1\]: another picture has the same id, 1"),
+        (
+            content([]) | {"images": [{"id": 1, "file_name": "a.jpg"}] * 2},
+            r"images\[1\]: another picture has the same id, 1",
+        ),
         (content([]) | {"categories": [{"id": "x", "name": "cat"}]}, r"not all integers"),
         (content([]) | {"categories": [{"id": 1}]}, r"categories\[0\] has no 'name'"),
     ],

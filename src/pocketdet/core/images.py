@@ -71,6 +71,16 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
         return _upright_size(picture, _orientation(picture))
 
 
+def image_orientation(source: str | Path | bytes) -> int:
+    """The EXIF orientation, 1 (upright) to 8; 1 where there is none.
+
+    Raises:
+        ImageError: The picture is missing or no picture.
+    """
+    with _opened(source) as picture:
+        return _orientation(picture)
+
+
 @contextlib.contextmanager
 def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
     """Pillow's picture; whatever goes wrong with it is an ImageError."""

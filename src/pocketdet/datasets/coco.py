@@ -1,11 +1,15 @@
 """COCO: ``annotations/*.json`` with pictures in a folder of their own, or ``SPLIT/_annotations.coco.json``."""
 
+import collections
+import contextlib
 import dataclasses
 import json
+from collections.abc import Container
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from pocketdet.datasets.labels import Label, LabelledPicture, Split, size_or_complaint
+from pocketdet.datasets.findings import Journal, Place
+from pocketdet.datasets.labels import Label, LabelledPicture, Split, is_picture, size_or_complaint
 from pocketdet.errors import AnnotationError
 
 _ROBOFLOW = "_annotations.coco.json"
@@ -31,19 +35,36 @@ class CocoFolder:
         """The splits and how many pictures each lists."""
         return {split: len(_read_json(path)["images"]) for split, path in self.files.items()}
 
-    def read(self, split: str) -> Split:
+    def source(self, split: str) -> Path:
+        """Its file."""
+        return self.files[split]
+
+    def read(self, split: str, journal: Journal) -> Split:
         """Pictures in the order of the file; class names are its categories in the order of their sparse ids."""
-        path, skipped = self.files[split], list[str]()
+        path = self.files[split]
         content = _read_json(path)
         names = _read_categories(content["categories"], path)
-        labels = _group_by_picture(content, names, path, skipped)
+        images = _read_images(content["images"], path, journal)
+        labels = _group_by_picture(content["annotations"], images, names, path, journal)
         pictures = []
-        for number, image in enumerate(content["images"]):
-            picture_path = _find_picture(path, split, _value(image, "file_name", f"{path}: images[{number}]"))
-            size = size_or_complaint(picture_path, skipped)
+        for image_id, image in images.items():
+            picture_path = _find_picture(path, split, image["file_name"])
+            size = size_or_complaint(picture_path, journal)
             if size is not None:
-                pictures.append(LabelledPicture(picture_path, size, labels[image["id"]]))
-        return Split(pictures, tuple(names.values()), skipped)
+                pictures.append(LabelledPicture(picture_path, size, labels[image_id], path, _listed_size(image)))
+        return Split(pictures, tuple(names.values()))
+
+    def note_strays(self, journal: Journal) -> None:
+        """Pictures beside listed ones that no file lists."""
+        listed = set[Path]()
+        for split, path in self.files.items():
+            with contextlib.suppress(AnnotationError):  # the split's own reading notes it
+                images = _read_images(_read_json(path)["images"], path, Journal(tolerant=True))
+                listed |= {_find_picture(path, split, image["file_name"]) for image in images.values()}
+        folders = {path.parent for path in listed if path.is_file()}
+        strays = {path for folder in folders for path in folder.iterdir() if is_picture(path)} - listed
+        for path in sorted(strays):
+            journal.note("unlisted", path, ": no split lists it")
 
 
 def find_coco(path: Path) -> CocoFolder | None:
@@ -89,33 +110,44 @@ def _read_categories(categories: list[Any], path: Path) -> dict[object, str]:
     return dict(sorted(pairs))
 
 
+def _read_images(images: list[Any], path: Path, journal: Journal) -> dict[object, dict[str, Any]]:
+    """The entries of pictures by their id; each has a name."""
+    by_id: dict[object, dict[str, Any]] = {}
+    for number, image in enumerate(images):
+        with journal.guard(path):
+            where = Place(path, None, f"images[{number}]")
+            image_id = _value(image, "id", where)
+            if image_id in by_id:
+                raise AnnotationError(f"{where}: another picture has the same id, {image_id}; ids must differ")
+            _value(image, "file_name", where)
+            by_id[image_id] = image
+    return by_id
+
+
 def _group_by_picture(
-    content: dict[str, Any], names: dict[object, str], path: Path, skipped: list[str]
+    annotations: list[Any], images: Container[object], names: dict[object, str], path: Path, journal: Journal
 ) -> dict[object, list[Label]]:
     """Labels by the id of their picture."""
-    labels: dict[object, list[Label]] = {}
-    for number, image in enumerate(content["images"]):
-        where = f"{path}: images[{number}]"
-        image_id = _value(image, "id", where)
-        if image_id in labels:
-            raise AnnotationError(f"{where}: another picture has the same id, {image_id}; ids must differ")
-        labels[image_id] = []
-    for number, annotation in enumerate(content["annotations"]):
-        where = f"{path}: annotations[{number}]"
-        label = _read_label(annotation, names, where)
-        image_id = _value(annotation, "image_id", where)
-        if image_id in labels:
-            labels[image_id].append(label)
-        else:
-            skipped.append(f"{where} ({label.class_name}): no picture has its image_id, {image_id}")
+    labels: dict[object, list[Label]] = collections.defaultdict(list)
+    for number, annotation in enumerate(annotations):
+        with journal.guard(path):
+            where = Place(path, None, f"annotations[{number}]")
+            label = _read_label(annotation, names, where)
+            image_id = _value(annotation, "image_id", where)
+            if image_id in images:
+                labels[image_id].append(label)
+            else:
+                journal.note("no-picture", where, f" ({label.class_name}): no picture has its image_id, {image_id}")
     return labels
 
 
-def _read_label(annotation: Any, names: dict[object, str], where: str) -> Label:
+def _read_label(annotation: Any, names: dict[object, str], where: Place) -> Label:
     category_id = _value(annotation, "category_id", where)
     if category_id not in names:
         listing = ", ".join(f"{number} {name}" for number, name in names.items())
-        raise AnnotationError(f"{where}: category_id {category_id} is unknown; the file lists: {listing}")
+        raise AnnotationError(
+            f"{where}: category_id {category_id} is unknown; the file lists: {listing}", "unknown-class"
+        )
     box = _value(annotation, "bbox", where)
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
         raise AnnotationError(f"{where}: bbox is {box!r}; expected four numbers: left, top, width, height")
@@ -124,7 +156,7 @@ def _read_label(annotation: Any, names: dict[object, str], where: str) -> Label:
     return Label(names[category_id], (left, top, left + width, top + height), is_crowd, where)
 
 
-def _value(entry: Any, key: str, where: str) -> Any:
+def _value(entry: Any, key: str, where: object) -> Any:
     if not isinstance(entry, dict) or entry.get(key) is None:
         raise AnnotationError(f"{where} has no {key!r}; add it or remove the entry")
     value = entry[key]
@@ -133,7 +165,13 @@ def _value(entry: Any, key: str, where: str) -> Any:
     return value
 
 
-def _is_number(value: object) -> bool:
+def _listed_size(image: dict[str, Any]) -> tuple[int, int] | None:
+    """(height, width) where the entry has both; nothing but the check needs them."""
+    height, width = image.get("height"), image.get("width")
+    return (int(height), int(width)) if _is_number(height) and _is_number(width) else None
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and -_HUGE < value < _HUGE
 
 

@@ -1,9 +1,11 @@
 """What the three readers hand over: class names and boxes as their files have them, in xyxy image pixels."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pocketdet.core.images import IMAGE_SUFFIXES, image_size
+from pocketdet.datasets.findings import Journal, Place
 from pocketdet.errors import AnnotationError, ImageError
 
 
@@ -13,7 +15,7 @@ class Label(NamedTuple):
     class_name: str
     box: tuple[float, float, float, float]  # xyxy image pixels of the upright picture, not clipped
     difficult: bool
-    where: str  # file, and line or key, for messages
+    where: Place
 
 
 class LabelledPicture(NamedTuple):
@@ -22,6 +24,8 @@ class LabelledPicture(NamedTuple):
     path: Path
     size: tuple[int, int]  # (height, width), upright
     labels: list[Label]
+    source: Path  # the file with its labels, which need not exist
+    listed_size: tuple[int, int] | None = None  # (height, width) that the labels claim
 
 
 class Split(NamedTuple):
@@ -29,7 +33,6 @@ class Split(NamedTuple):
 
     pictures: list[LabelledPicture]
     class_names: tuple[str, ...]  # all that the labels know, in the order of their ids
-    skipped: list[str]  # what was left out, a line each
 
 
 class Layout(Protocol):
@@ -41,17 +44,39 @@ class Layout(Protocol):
     def split_sizes(self) -> dict[str, int]:
         """The splits and how many pictures each lists."""
 
-    def read(self, split: str) -> Split:
-        """Read one of ``split_names``."""
+    def source(self, split: str) -> Path:
+        """What names the classes of a split, for messages: a file, or the folder."""
+
+    def read(self, split: str, journal: Journal) -> Split:
+        """Read one of ``split_names``; what is left out is noted."""
+
+    def note_strays(self, journal: Journal) -> None:
+        """Note pictures that no split lists or that lack labels; reading splits does not need it."""
 
 
-def size_or_complaint(path: Path, skipped: list[str]) -> tuple[int, int] | None:
-    """The upright (height, width) of a picture; one that cannot be read is named in ``skipped``."""
+def size_or_complaint(path: Path, journal: Journal) -> tuple[int, int] | None:
+    """The upright (height, width) of a picture; one that cannot be read is noted."""
     try:
         return image_size(path)
     except ImageError as error:
-        skipped.append(str(error))
+        kind = "picture" if os.path.exists(path) else "no-picture"
+        journal.note(kind, path, str(error).removeprefix(str(path)))
         return None
+
+
+def note_no_area(class_name: str, box: tuple[float, float, float, float], where: Place, journal: Journal) -> None:
+    """Note a box, xyxy as its file has it, that is nothing wide or high or less."""
+    left, top, right, bottom = box
+    if right < left or bottom < top:
+        text = f"its box has no area, for its corners are swapped ({left:g}, {top:g}, {right:g}, {bottom:g})"
+        journal.note("swapped-corners", where, f" ({class_name}): {text}")
+    else:
+        journal.note("no-area", where, f" ({class_name}): its box has no area")
+
+
+def is_picture(path: Path) -> bool:
+    """By its name."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def read_lines(path: Path) -> list[str]:
@@ -64,4 +89,4 @@ def read_lines(path: Path) -> list[str]:
 
 def find_pictures(folder: Path) -> list[Path]:
     """All pictures of a folder and its subfolders, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    return sorted(path for path in folder.rglob("*") if is_picture(path))

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketdet.datasets.coco import find_coco
-from pocketdet.datasets.labels import Label, LabelledPicture, Layout, Split
+from pocketdet.datasets.findings import Journal
+from pocketdet.datasets.labels import Label, LabelledPicture, Layout, Split, note_no_area
 from pocketdet.datasets.records import Dataset, Record
 from pocketdet.datasets.voc import find_voc
 from pocketdet.datasets.yolo import find_yolo
-from pocketdet.errors import DataError
+from pocketdet.errors import AnnotationError, DataError
 
 _SYNONYMS = {"valid": "val", "validation": "val"}
 
@@ -40,22 +41,24 @@ def load_dataset(path: str | Path, splits: Sequence[str] = ("train",), classes: 
         DataError: The layout, a split or a class is unknown, or no picture is left.
         AnnotationError: A label is wrong.
     """
-    with _named_failures():
-        return _load(_find_layout(Path(path)), path, splits, classes)
+    try:
+        with named_failures():
+            return _load(find_layout(Path(path)), path, splits, classes)
+    except AnnotationError as error:
+        raise AnnotationError(f"{error}; `pocketdet check {path}` lists all that is wrong", error.kind) from error
 
 
 def _load(layout: Layout, path: str | Path, splits: Sequence[str], classes: Sequence[str]) -> Dataset:
-    names = [_match_split(split, layout.split_names(), path) for split in splits]
-    if not names:
-        raise DataError(f"{path}: no split was asked for; it has: {', '.join(layout.split_names())}")
-    parts = {name: layout.read(name) for name in names}
-    class_names = _choose_classes(_agreed_classes(parts, path), classes, path)
+    names = match_splits(splits, layout.split_names(), path)
+    journal = Journal()
+    parts = {name: layout.read(name, journal) for name in names}
+    class_names = choose_classes(_agreed_classes(parts, path), classes, path)
     class_ids = {name: number for number, name in enumerate(class_names)}
-    skipped = [line for part in parts.values() for line in part.skipped]
     dropped: collections.Counter[str] = collections.Counter()
     records = tuple(
-        _build_record(picture, class_ids, skipped, dropped) for part in parts.values() for picture in part.pictures
+        build_record(picture, class_ids, journal, dropped) for part in parts.values() for picture in part.pictures
     )
+    skipped = [finding.message for finding in journal.findings]
     if not records:
         reasons = "".join(f"\n  {line}" for line in skipped[:5])
         raise DataError(f"{path}: no readable picture in {', '.join(names)}{reasons}")
@@ -71,8 +74,8 @@ def list_splits(path: str | Path) -> dict[str, int]:
     Raises:
         DataError: The layout is unknown.
     """
-    with _named_failures():
-        return _find_layout(Path(path)).split_sizes()
+    with named_failures():
+        return find_layout(Path(path)).split_sizes()
 
 
 def has_split(path: str | Path, split: str) -> bool:
@@ -85,7 +88,7 @@ def has_split(path: str | Path, split: str) -> bool:
 
 
 @contextlib.contextmanager
-def _named_failures() -> Iterator[None]:
+def named_failures() -> Iterator[None]:
     """What the file system refuses is a DataError."""
     try:
         yield
@@ -95,7 +98,8 @@ def _named_failures() -> Iterator[None]:
         ) from error
 
 
-def _find_layout(path: Path) -> Layout:
+def find_layout(path: Path) -> Layout:
+    """The data set in one of the three layouts."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; check the path (relative ones start in {Path.cwd()})")
     for find in (find_voc, find_coco, find_yolo):
@@ -103,6 +107,13 @@ def _find_layout(path: Path) -> Layout:
         if layout is not None:
             return layout
     raise DataError(f"{path}: not a data set that pocketdet knows; {_LAYOUTS}")
+
+
+def match_splits(wanted: Sequence[str], names: list[str], path: str | Path) -> list[str]:
+    """The names by which the data set knows the splits; at least one."""
+    if not wanted:
+        raise DataError(f"{path}: no split was asked for; it has: {', '.join(names)}")
+    return list(dict.fromkeys(_match_split(split, names, path) for split in wanted))
 
 
 def _match_split(wanted: str, names: list[str], path: str | Path) -> str:
@@ -133,7 +144,8 @@ def _agreed_classes(parts: dict[str, Split], path: str | Path) -> tuple[str, ...
     return lists.pop()
 
 
-def _choose_classes(known: tuple[str, ...], wanted: Sequence[str], path: str | Path) -> tuple[str, ...]:
+def choose_classes(known: tuple[str, ...], wanted: Sequence[str], path: str | Path) -> tuple[str, ...]:
+    """Those asked for, or else all; each once and all known."""
     if not known:
         raise DataError(f"{path}: its labels name no class at all; label at least one object")
     doubles = [name for name, count in collections.Counter(wanted or known).items() if count > 1]
@@ -147,15 +159,16 @@ def _choose_classes(known: tuple[str, ...], wanted: Sequence[str], path: str | P
     return tuple(wanted) or known
 
 
-def _build_record(
-    picture: LabelledPicture, class_ids: dict[str, int], skipped: list[str], dropped: collections.Counter[str]
+def build_record(
+    picture: LabelledPicture, class_ids: dict[str, int], journal: Journal, dropped: collections.Counter[str]
 ) -> Record:
+    """The targets of a picture; boxes that cannot be used are noted, those of other classes counted in ``dropped``."""
     boxes, ids, difficult = [], [], []
     for label in picture.labels:
         if label.class_name not in class_ids:
             dropped[label.class_name] += 1
             continue
-        box = _clip(label, picture.size, skipped)
+        box = _clip(label, picture.size, journal)
         if box is not None:
             boxes.append(box)
             ids.append(class_ids[label.class_name])
@@ -168,15 +181,16 @@ def _build_record(
     )
 
 
-def _clip(label: Label, size: tuple[int, int], skipped: list[str]) -> NDArray[np.float32] | None:
+def _clip(label: Label, size: tuple[int, int], journal: Journal) -> NDArray[np.float32] | None:
     height, width = size
     x0, y0, x1, y1 = label.box
     if x1 <= x0 or y1 <= y0:
-        skipped.append(f"{label.where} ({label.class_name}): its box has no area")
+        note_no_area(label.class_name, label.box, label.where, journal)
         return None
     clipped = np.array([max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)], np.float32)
     if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
         box = ", ".join(f"{value:g}" for value in label.box)
-        skipped.append(f"{label.where} ({label.class_name}): its box {box} is outside the picture, {width} x {height}")
+        text = f" ({label.class_name}): its box {box} is outside the picture, {width} x {height}"
+        journal.note("outside", label.where, text)
         return None
     return clipped

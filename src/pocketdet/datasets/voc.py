@@ -1,5 +1,6 @@
 """PASCAL VOC: ``Annotations/ID.xml``, ``JPEGImages/ID.*``, ``ImageSets/Main/SPLIT.txt``."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -8,7 +9,16 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from pocketdet.core.images import IMAGE_SUFFIXES
-from pocketdet.datasets.labels import Label, LabelledPicture, Split, find_pictures, read_lines, size_or_complaint
+from pocketdet.datasets.findings import Finding, Journal, Place
+from pocketdet.datasets.labels import (
+    Label,
+    LabelledPicture,
+    Split,
+    find_pictures,
+    note_no_area,
+    read_lines,
+    size_or_complaint,
+)
 from pocketdet.errors import AnnotationError
 
 _ONLY_SPLIT = "train"  # where there are no lists
@@ -32,29 +42,43 @@ class VocFolder:
         """The splits and how many pictures each lists."""
         return {split: len(ids) for split, ids in self._splits.items()}
 
-    def read(self, split: str) -> Split:
+    def source(self, split: str) -> Path:
+        """The folder: in VOC's layout nothing lists the classes."""
+        return self.root
+
+    def read(self, split: str, journal: Journal) -> Split:
         """Pictures in the order of the list; class names sorted, from all splits."""
         pictures: list[LabelledPicture] = []
-        skipped: list[str] = []
         for picture_id in self._splits[split]:
             path = self._pictures.get(picture_id)
             if path is None:
-                skipped.append(f"{self.root / 'JPEGImages' / picture_id}.*: no such picture, but {split!r} lists it")
+                missing = self.root / "JPEGImages" / f"{picture_id}.*"
+                journal.note("no-picture", missing, f": no such picture, but {split!r} lists it")
             elif picture_id not in self._annotation_paths:
-                skipped.append(
-                    f"{path}: its annotation {self.root / 'Annotations' / picture_id}.xml is missing; "
-                    f"one without objects would make the picture a negative"
-                )
-            elif (size := size_or_complaint(path, skipped)) is not None:
-                annotation = self._annotation(picture_id)
-                skipped += annotation.skipped
-                pictures.append(LabelledPicture(path, size, list(annotation.labels)))
-        return Split(pictures, self._class_names, skipped)
+                missing = self.root / "Annotations" / f"{picture_id}.xml"
+                text = f": its annotation {missing} is missing; one without objects would make the picture a negative"
+                journal.note("no-label", path, text)
+            elif (size := size_or_complaint(path, journal)) is not None:
+                annotation = self._annotation(picture_id, journal.tolerant)
+                journal.findings += annotation.findings
+                if annotation.is_whole:
+                    source = self._annotation_paths[picture_id]
+                    pictures.append(LabelledPicture(path, size, annotation.labels, source, annotation.size))
+        return Split(pictures, self._class_names(journal.tolerant))
 
-    @functools.cached_property
-    def _class_names(self) -> tuple[str, ...]:
+    def note_strays(self, journal: Journal) -> None:
+        """Annotations without a picture, and pictures that no list names."""
+        listed = {picture_id for ids in self._splits.values() for picture_id in ids}
+        for picture_id, path in sorted(self._annotation_paths.items()):
+            if picture_id not in self._pictures and picture_id not in listed:
+                journal.note("no-picture", path, ": no picture has this name")
+        for picture_id, path in sorted(self._pictures.items()):
+            if picture_id not in listed:
+                journal.note("unlisted", path, ": no split lists it")
+
+    def _class_names(self, tolerant: bool) -> tuple[str, ...]:
         ids = {picture_id for ids in self._splits.values() for picture_id in ids}
-        labels = (label for picture_id in ids for label in self._annotation(picture_id).labels)
+        labels = (label for picture_id in ids for label in self._annotation(picture_id, tolerant).labels)
         return tuple(sorted({label.class_name for label in labels}))
 
     @functools.cached_property
@@ -78,16 +102,21 @@ class VocFolder:
     def _annotation_paths(self) -> dict[str, Path]:
         return {path.stem: path for path in (self.root / "Annotations").glob("*.xml")}
 
-    def _annotation(self, picture_id: str) -> "_Annotation":
+    def _annotation(self, picture_id: str, tolerant: bool) -> "_Annotation":
         if picture_id not in self._annotations:
             path = self._annotation_paths.get(picture_id)
-            self._annotations[picture_id] = _read_annotation(path) if path else _Annotation((), ())
+            self._annotations[picture_id] = _read_annotation(path, Journal(tolerant)) if path else _NO_ANNOTATION
         return self._annotations[picture_id]
 
 
 class _Annotation(NamedTuple):
-    labels: tuple[Label, ...]
-    skipped: tuple[str, ...]
+    labels: list[Label]
+    size: tuple[int, int] | None  # (height, width), as the file has it
+    is_whole: bool  # the file could be read, though perhaps not each of its objects
+    findings: list[Finding]
+
+
+_NO_ANNOTATION = _Annotation([], None, False, [])
 
 
 def find_voc(path: Path) -> VocFolder | None:
@@ -104,22 +133,37 @@ def _read_list(path: Path) -> list[str] | None:
     return [name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name for name in names]
 
 
-def _read_annotation(path: Path) -> _Annotation:
-    root = _parse(path)
-    labels, skipped = [], []
-    for number, element in enumerate(root.all("object"), start=1):
-        where = f"{path}:{element.line}: object {number}"
-        class_name = element.one("name", where).text.strip()
-        corners = element.one("bndbox", where)
-        left, top, right, bottom = (corners.number(key, where) for key in ("xmin", "ymin", "xmax", "ymax"))
-        if right <= left or bottom <= top:  # a slip of the mouse, though by the letter one pixel broad
-            skipped.append(f"{where} ({class_name}): its box has no area")
-            continue
-        marks = element.all("difficult")
-        difficult = bool(marks) and marks[0].text.strip() not in ("", "0")
-        # VOC counts pixels from 1 and includes the last one.
-        labels.append(Label(class_name, (left - 1, top - 1, right, bottom), difficult, where))
-    return _Annotation(tuple(labels), tuple(skipped))
+def _read_annotation(path: Path, journal: Journal) -> _Annotation:
+    labels: list[Label] = []
+    with journal.guard(path):
+        root = _parse(path)
+        for number, element in enumerate(root.all("object"), start=1):
+            with journal.guard(path):
+                labels += _read_object(element, Place(path, element.line, f"object {number}"), journal)
+        return _Annotation(labels, _read_size(root), True, journal.findings)
+    return _Annotation([], None, False, journal.findings)
+
+
+def _read_object(element: "_Element", where: Place, journal: Journal) -> list[Label]:
+    """One label; none where its box has no area."""
+    class_name = element.one("name", where).text.strip()
+    corners = element.one("bndbox", where)
+    left, top, right, bottom = (corners.number(key, where) for key in ("xmin", "ymin", "xmax", "ymax"))
+    if right <= left or bottom <= top:  # a slip of the mouse, though by the letter one pixel broad
+        note_no_area(class_name, (left, top, right, bottom), where, journal)
+        return []
+    marks = element.all("difficult")
+    difficult = bool(marks) and marks[0].text.strip() not in ("", "0")
+    # VOC counts pixels from 1 and includes the last one.
+    return [Label(class_name, (left - 1, top - 1, right, bottom), difficult, where)]
+
+
+def _read_size(root: "_Element") -> tuple[int, int] | None:
+    """(height, width) where the annotation has both; nothing but the check needs them."""
+    with contextlib.suppress(AnnotationError):
+        size = root.one("size", Place(root.path))
+        return int(size.number("height", Place(root.path))), int(size.number("width", Place(root.path)))
+    return None
 
 
 @dataclasses.dataclass
@@ -135,7 +179,7 @@ class _Element:
     def all(self, tag: str) -> list["_Element"]:
         return [child for child in self.children if child.tag == tag]
 
-    def one(self, tag: str, where: str) -> "_Element":
+    def one(self, tag: str, where: Place) -> "_Element":
         found = self.all(tag)
         if not found:
             raise AnnotationError(f"{where} has no <{tag}> in its <{self.tag}>; add it or remove the object")
@@ -143,7 +187,7 @@ class _Element:
             raise AnnotationError(f"{self.path}:{found[0].line}: <{tag}> is empty; fill it in or remove the object")
         return found[0]
 
-    def number(self, tag: str, where: str) -> float:
+    def number(self, tag: str, where: Place) -> float:
         element = self.one(tag, where)
         try:
             value = float(element.text)

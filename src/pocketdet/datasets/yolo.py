@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from pocketdet.core.images import IMAGE_SUFFIXES
+from pocketdet.datasets.findings import Journal, Place, Severity
 from pocketdet.datasets.labels import Label, LabelledPicture, Split, find_pictures, read_lines, size_or_complaint
 from pocketdet.errors import AnnotationError, DataError
 
@@ -43,28 +44,45 @@ class YoloFolder:
         """The splits and how many pictures each lists."""
         return {split: len(pictures) for split, pictures in self._pictures.items()}
 
-    def _class_names(self) -> tuple[str, ...]:
+    def source(self, split: str) -> Path:
+        """The file with the names, or the folder."""
+        return self.names_source
+
+    def _class_names(self, tolerant: bool) -> tuple[str, ...]:
         """The listed names, or else "0", "1", ... up to the highest id of all splits."""
         if self.listed_names:
             return self.listed_names
-        pictures = [picture for pictures in self._pictures.values() for picture in pictures]
-        labels = [label for picture in pictures for label in self._read_labels(_label_path(picture), (1, 1))]
+        paths = [_label_path(picture) for pictures in self._pictures.values() for picture in pictures]
+        # Findings of these splits are noted where the splits are read.
+        labels = [label for path in paths for label in self._read_labels(path, (1, 1), Journal(tolerant)) or ()]
         return tuple(str(number) for number in range(1 + max((int(label.class_name) for label in labels), default=-1)))
 
-    def read(self, split: str) -> Split:
+    def read(self, split: str, journal: Journal) -> Split:
         """Pictures sorted by name; those without a label file are negatives."""
         pictures: list[LabelledPicture] = []
-        skipped = [] if self.listed_names else [f"{self.root}: nothing names the classes; they are called by their ids"]
+        if not self.listed_names:
+            text = ": nothing names the classes; they are called by their ids"
+            journal.note("class-names", self.root, text, Severity.SUSPECT)
         if not self._pictures[split]:
             places = ", ".join(map(str, self.sources[split]))
             raise DataError(
                 f"{self.root}: split {split!r} has no pictures; {self.names_source} looks for them in {places}"
             )
         for path in self._pictures[split]:
-            size = size_or_complaint(path, skipped)
-            if size is not None:
-                pictures.append(LabelledPicture(path, size, self._read_labels(_label_path(path), size)))
-        return Split(pictures, self._class_names(), skipped + self._lonely_labels(split))
+            size = size_or_complaint(path, journal)
+            labels = None if size is None else self._read_labels(_label_path(path), size, journal)
+            if size is not None and labels is not None:
+                pictures.append(LabelledPicture(path, size, labels, _label_path(path)))
+        for file in self._lonely_labels(split):
+            journal.note("no-picture", file, ": no picture has this name")
+        return Split(pictures, self._class_names(journal.tolerant))
+
+    def note_strays(self, journal: Journal) -> None:
+        """Pictures without a label file, which readers take for negatives."""
+        for path in sorted({picture for pictures in self._pictures.values() for picture in pictures}):
+            if path.is_file() and not _label_path(path).is_file():
+                text = f": has no label file; an empty {_label_path(path)} would say that it holds no object"
+                journal.note("no-label", path, text, Severity.SUSPECT)
 
     @functools.cached_property
     def _pictures(self) -> dict[str, list[Path]]:
@@ -73,20 +91,27 @@ class YoloFolder:
             for split, sources in self.sources.items()
         }
 
-    def _lonely_labels(self, split: str) -> list[str]:
+    def _lonely_labels(self, split: str) -> list[Path]:
         """Label files of a split's folders without a picture."""
         known = {_label_path(picture) for pictures in self._pictures.values() for picture in pictures}
         folders = {_label_path(source / "x").parent for source in self.sources[split] if source.is_dir()}
         files = sorted(file for folder in folders for file in folder.rglob("*.txt") if file.name != "classes.txt")
-        return [f"{file}: no picture has this name" for file in files if file not in known]
+        return [file for file in files if file not in known]
 
-    def _read_labels(self, path: Path, size: tuple[int, int]) -> list[Label]:
-        if not path.is_file():
+    def _read_labels(self, path: Path, size: tuple[int, int], journal: Journal) -> list[Label] | None:
+        """The labels of one file, which need not exist; ``None`` where it is no text."""
+        labels: list[Label] = []
+        with journal.guard(path):
+            for number, line in enumerate(read_lines(path) if path.is_file() else (), start=1):
+                with journal.guard(path):
+                    labels += self._read_row(line.split(), size, Place(path, number))
+            return labels
+        return None
+
+    def _read_row(self, columns: list[str], size: tuple[int, int], where: Place) -> list[Label]:
+        """One label; none of an empty line."""
+        if not columns:
             return []
-        rows = ((f"{path}:{number}", line.split()) for number, line in enumerate(read_lines(path), start=1))
-        return [self._read_row(columns, size, where) for where, columns in rows if columns]
-
-    def _read_row(self, columns: list[str], size: tuple[int, int], where: str) -> Label:
         if len(columns) != 5 and (len(columns) < 7 or len(columns) % 2 == 0):
             raise AnnotationError(
                 f"{where}: {len(columns)} columns; expected 5 (class cx cy w h) "
@@ -101,15 +126,16 @@ class YoloFolder:
         if self.listed_names and class_id >= len(self.listed_names):
             raise AnnotationError(
                 f"{where}: class id {int(class_id)} is out of range; {self.names_source} lists "
-                f"{len(self.listed_names)} classes, numbered from 0"
+                f"{len(self.listed_names)} classes, numbered from 0",
+                "unknown-class",
             )
         for value in values:
             if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
                 raise AnnotationError(
-                    f"{where}: {value:g} is outside 0 to 1; values are relative to the picture's size"
+                    f"{where}: {value:g} is outside 0 to 1; values are relative to the picture's size", "outside"
                 )
         name = self.listed_names[int(class_id)] if self.listed_names else str(int(class_id))
-        return Label(name, _to_image_pixels(values, size), False, where)
+        return [Label(name, _to_image_pixels(values, size), False, where)]
 
 
 def find_yolo(path: Path) -> YoloFolder | None:
