@@ -28,7 +28,7 @@ from pocketdet.training.loader import Batch, EpochBatches, TrainingPictures, bui
 from pocketdet.training.loss import DetectionLoss
 from pocketdet.training.optimizer import ExponentialMovingAverage, build_optimizer, learning_rate, set_learning_rate
 from pocketdet.training.processes import (
-    joined_processes,
+    join_processes,
     num_processes,
     on_first,
     open_fabric,
@@ -80,32 +80,32 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
         ModelFileError: Start weights or checkpoint cannot be used.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is written.
     """
-    with joined_processes():
-        console = Console(stderr=True, highlight=False, quiet=rank() > 0)
-        run, validation = _prepare(data, settings, console)
-        settings, progress = run.settings, run.progress
-        with (
-            note_ctrl_c(console) as interrupted,
-            progress_bar(console) as bar,
-            open_tensorboard(run.folder.path, progress.epoch + 1) if rank() == 0 else nullcontext() as board,
-        ):
-            done = progress.epoch * len(run.batches) + progress.batch
-            task = bar.add_task("", total=settings.epochs * len(run.batches), completed=done)
-            while progress.epoch < settings.epochs and not has_stalled(progress.rows, settings.patience):
-                bar.update(task, description=f"epoch {progress.epoch + 1}/{settings.epochs}")
-                try:
-                    run.train_epoch(lambda: bar.advance(task), interrupted)
-                except KeyboardInterrupt:
-                    console.print(_how_to_go_on(data, run), markup=False, soft_wrap=True)
-                    raise
-                row = _close_epoch(run)
-                if progress.epoch % settings.evaluate_every == 0 or progress.epoch == settings.epochs:
-                    row |= on_first(lambda: run.evaluate(validation))
-                progress.rows.append(row)
-                if board is not None:
-                    report_epoch(row, console, board)
-                    run.folder.write_results(progress.rows)
-                    run.save()
+    join_processes()
+    console = Console(stderr=True, highlight=False, quiet=rank() > 0)
+    run, validation = _prepare(data, settings, console)
+    settings, progress = run.settings, run.progress
+    with (
+        note_ctrl_c(console) as interrupted,
+        progress_bar(console) as bar,
+        open_tensorboard(run.folder.path, progress.epoch + 1) if rank() == 0 else nullcontext() as board,
+    ):
+        done = progress.epoch * len(run.batches) + progress.batch
+        task = bar.add_task("", total=settings.epochs * len(run.batches), completed=done)
+        while progress.epoch < settings.epochs and not has_stalled(progress.rows, settings.patience):
+            bar.update(task, description=f"epoch {progress.epoch + 1}/{settings.epochs}")
+            try:
+                run.train_epoch(lambda: bar.advance(task), interrupted)
+            except KeyboardInterrupt:
+                console.print(_how_to_go_on(data, run), markup=False, soft_wrap=True)
+                raise
+            row = _close_epoch(run)
+            if progress.epoch % settings.evaluate_every == 0 or progress.epoch == settings.epochs:
+                row |= on_first(lambda: run.evaluate(validation))
+            progress.rows.append(row)
+            if board is not None:
+                report_epoch(row, console, board)
+                run.folder.write_results(progress.rows)
+                run.save()
     best = max((row for row in progress.rows if "AP" in row), key=lambda row: row["AP"])
     return TrainResult(run.folder.best, len(progress.rows), best["AP"], best["AP50"])
 

@@ -3,9 +3,9 @@
 Without torchrun there is one process, and nothing here talks to anybody.
 """
 
+import atexit
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Literal, TypeVar, cast
 
@@ -17,6 +17,8 @@ from torch import Tensor, distributed, nn
 
 from pocketdet.errors import PocketdetError, SettingsError
 
+STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"  # a variable of the environment
+
 # How long a process waits for another one, such as for the first while it evaluates. A process that dies is noticed
 # by torchrun and by the broken connection, not by this.
 WAIT = timedelta(days=7)
@@ -26,23 +28,20 @@ Result = TypeVar("Result")
 
 def num_processes() -> int:
     """Over all machines."""
-    return int(os.environ["WORLD_SIZE"]) if distributed.is_torchelastic_launched() else 1
+    return int(os.environ["WORLD_SIZE"]) if STARTED_BY_TORCHRUN in os.environ else 1
 
 
 def rank() -> int:
     """Our number among them, from 0."""
-    return int(os.environ["RANK"]) if distributed.is_torchelastic_launched() else 0
+    return int(os.environ["RANK"]) if STARTED_BY_TORCHRUN in os.environ else 0
 
 
-@contextmanager
-def joined_processes() -> Iterator[None]:
-    """Connect the processes, unless they are connected already: gloo for what is on CPUs, nccl for what is on GPUs."""
+def join_processes() -> None:
+    """Connect the processes until they end: by gloo for what is on CPUs, by nccl for what is on GPUs."""
     if num_processes() == 1 or distributed.is_initialized():
-        yield
         return
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=WAIT)
-    yield
-    distributed.destroy_process_group()  # not after an error: the others may be gone
+    atexit.register(distributed.destroy_process_group)
 
 
 def open_fabric(use_bf16: bool, has_frozen_epochs: bool) -> Fabric:
