@@ -93,11 +93,9 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
         task = bar.add_task("", total=settings.epochs * len(run.batches), completed=done)
         while progress.epoch < settings.epochs and not has_stalled(progress.rows, settings.patience):
             bar.update(task, description=f"epoch {progress.epoch + 1}/{settings.epochs}")
-            try:
-                run.train_epoch(lambda: bar.advance(task), interrupted)
-            except KeyboardInterrupt:
+            if not run.train_epoch(lambda: bar.advance(task), interrupted):
                 console.print(_how_to_go_on(data, run), markup=False, soft_wrap=True)
-                raise
+                raise KeyboardInterrupt
             row = _close_epoch(run)
             if progress.epoch % settings.evaluate_every == 0 or progress.epoch == settings.epochs:
                 row |= on_first(lambda: run.evaluate(validation))
@@ -132,15 +130,15 @@ class _Run:
         """Of the optimizer, in an epoch; the last of them may see fewer batches."""
         return math.ceil(len(self.batches) / self.settings.accumulate)
 
-    def train_epoch(self, advance: Callable[[], None], interrupted: Sequence[object]) -> None:
+    def train_epoch(self, advance: Callable[[], None], interrupted: Sequence[object]) -> bool:
         """Train from where the run is to the end of the epoch.
 
         Args:
             advance: Called after every batch.
             interrupted: Not empty once the run shall stop.
 
-        Raises:
-            KeyboardInterrupt: It was to stop, on whichever process, and a checkpoint is written.
+        Returns:
+            Whether it came to the end; else it was to stop, on whichever process, and a checkpoint is written.
         """
         progress, settings = self.progress, self.settings
         self.batches.epoch, self.batches.first_batch = progress.epoch, progress.batch
@@ -165,8 +163,9 @@ class _Run:
                 started = last_save = now
                 self.save()
             if stops:
-                raise KeyboardInterrupt
+                return False
         progress.seconds += time.monotonic() - started
+        return True
 
     def _learn(self, batch: Batch, ends_step: bool) -> Tensor:
         """Add a batch's gradients, not yet divided by the positives of the step.
