@@ -181,8 +181,11 @@ def train(
 
     require_packages("training", TRAINING_PACKAGES)
     from pocketdet.training import train as run_training
+    from pocketdet.training.processes import rank
 
     result = run_training(data, settings)
+    if rank() > 0:
+        return
     if as_json:
         _print_json(result.to_dict())
     else:

@@ -2,9 +2,11 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from pocketdet.datasets.load import load_dataset
+from pocketdet.errors import SettingsError
 from pocketdet.training.loader import Batch, EpochBatches, Item, TrainingPictures, build_loader
 from pocketdet.training.settings import TrainSettings
 
@@ -43,6 +45,18 @@ def test_an_epoch_can_be_entered_at_any_batch(drawn_voc: Path) -> None:
 def test_an_epoch_shows_every_picture_once(drawn_voc: Path) -> None:
     batches = EpochBatches(12, 4, seed=0)
     assert sorted(item.number for batch in batches for item in batch) == list(range(12))
+
+
+def test_the_parts_of_all_processes_make_up_each_batch() -> None:
+    whole = list(EpochBatches(13, 5, seed=0))
+    parts = [list(EpochBatches(13, 5, 0, part, num_parts=3)) for part in range(3)]
+    assert [[*first, *second, *third] for first, second, third in zip(*parts, strict=True)] == whole
+    assert {len(batch) for part in parts for batch in part} == {1, 2}
+
+
+def test_more_processes_than_pictures_in_a_batch_are_refused() -> None:
+    with pytest.raises(SettingsError, match="a batch has 2 pictures for 3 processes"):
+        EpochBatches(13, 2, seed=0, num_parts=3)
 
 
 def test_the_last_epochs_are_without_mosaic(drawn_voc: Path) -> None:

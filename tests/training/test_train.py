@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from pocketdet.errors import DataError, ModelFileError, SettingsError
 from pocketdet.models.checkpoint import load_detector
 from pocketdet.training import TrainSettings, train
+from pocketdet.training.loop import has_stalled
 
 SMALL = TrainSettings(
     model="mobilenet_v3_small",
@@ -37,18 +39,38 @@ def read_results(output: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
-def start_and_signal(data: Path, output: Path, number: signal.Signals) -> tuple[int, str]:
+def start_and_signal(data: Path, output: Path, number: signal.Signals, workers: int = 0) -> tuple[int, str]:
     """Begin a run from the command line, wait for its first checkpoint and send a signal."""
     arguments = "--model mobilenet_v3_small --width 0.35 --neck-width 0.125 --size 64 --epochs 3 --batch-size 4"
-    arguments += " --evaluate-every 2 --checkpoint-minutes 0 --no-bf16"
+    arguments += f" --evaluate-every 2 --checkpoint-minutes 0 --no-bf16 --workers {workers}"
     command = [sys.executable, "-m", "pocketdet", "train", str(data), *arguments.split(), "--output", str(output)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+    messages = output.with_suffix(".txt")
+    with (
+        messages.open("w") as file,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file) as run,
+    ):
         deadline = time.monotonic() + 200
         while not (output / "last.pt").exists() and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         run.send_signal(number)
-        _, messages = run.communicate()
-    return run.returncode, messages
+    return run.returncode, messages.read_text()
+
+
+@pytest.fixture(scope="module")
+def unbroken(drawn_voc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with mosaic and moving average that nothing interrupted."""
+    assert SMALL.mosaic > 0
+    assert SMALL.ema > 0
+    output = tmp_path_factory.mktemp("unbroken")
+    train(drawn_voc, dataclasses.replace(SMALL, output=output))
+    return output
+
+
+def assert_equal_states(output: Path, other: Path) -> None:
+    expected, found = final_state(output), final_state(other)
+    assert expected.keys() == found.keys()
+    different = [name for name in expected if not torch.equal(expected[name], found[name])]
+    assert not different
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(drawn_voc: Path, tmp_path: Path) -> None:
@@ -60,19 +82,81 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(drawn_voc: Path, tmp_p
     assert result.epochs == 3
 
 
-def test_a_killed_run_resumes_and_ends_bit_for_bit_where_an_unbroken_one_ends(drawn_voc: Path, tmp_path: Path) -> None:
-    unbroken = dataclasses.replace(SMALL, output=tmp_path / "unbroken")
-    train(drawn_voc, unbroken)
-
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_run_resumes_and_ends_bit_for_bit_where_an_unbroken_one_ends(
+    workers: int, drawn_voc: Path, unbroken: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken"
-    code, _ = start_and_signal(drawn_voc, broken, signal.SIGKILL)
+    code, _ = start_and_signal(drawn_voc, broken, signal.SIGKILL, workers)
     assert code == -signal.SIGKILL, "the run ended before it could be killed"
     assert len(read_results(broken)) < 3
 
     train(drawn_voc, TrainSettings(output=broken, resume=True))
-    expected, found = final_state(tmp_path / "unbroken"), final_state(broken)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert_equal_states(unbroken, broken)
+
+
+def test_a_run_whose_newest_checkpoint_is_cut_goes_on_from_the_one_before(
+    drawn_voc: Path, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(unbroken, broken)
+    content = (broken / "last.pt").read_bytes()
+    (broken / "last.pt").write_bytes(content[: len(content) // 2])
+    train(drawn_voc, TrainSettings(output=broken, resume=True))
+    messages = capsys.readouterr().err
+    assert f"{broken / 'last.pt'} cannot be read" in messages
+    assert f"going on from {broken / 'previous.pt'}" in messages
+    assert_equal_states(unbroken, broken)
+
+
+def test_ctrl_c_in_the_last_batch_of_an_epoch_loses_nothing(
+    drawn_voc: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(seed: int, epoch: int, batch: int) -> None:
+        if batch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("pocketdet.training.loop.seed_batch", press)
+    with pytest.raises(KeyboardInterrupt):
+        train(drawn_voc, dataclasses.replace(SMALL, output=tmp_path / "run"))
+    monkeypatch.undo()
+    train(drawn_voc, TrainSettings(output=tmp_path / "run", resume=True))
+    assert_equal_states(unbroken, tmp_path / "run")
+
+
+def test_accumulated_batches_give_the_losses_of_one_large_batch(
+    drawn_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fixed batch norm, as the moving one sees fewer pictures at once; by SGD, which notices a wrong scale."""
+    monkeypatch.setattr("pocketdet.training.loop._set_mode", lambda detector, is_frozen: detector.eval())
+    losses = []
+    for batch_size, accumulate in ((4, 1), (2, 2)):
+        output = tmp_path / str(batch_size)
+        settings = dataclasses.replace(SMALL, optimizer="sgd", learning_rate=0.01, output=output)
+        train(drawn_voc, dataclasses.replace(settings, batch_size=batch_size, accumulate=accumulate))
+        losses.append([float(row["loss"]) for row in read_results(output)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_a_run_whose_ap_does_not_rise_any_more_stops_early(drawn_voc: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SMALL, epochs=9, evaluate_every=1, patience=2, learning_rate=1e-12)
+    result = train(drawn_voc, dataclasses.replace(settings, output=tmp_path / "run"))
+    assert result.epochs == 3
+    assert train(drawn_voc, TrainSettings(output=tmp_path / "run", resume=True)).epochs == 3
+
+
+def test_patience_counts_evaluations_since_the_first_best_one() -> None:
+    rows = [{"epoch": 1.0}, *({"AP": ap} for ap in (0.1, 0.3, 0.3, 0.2))]
+    assert has_stalled(rows, patience=2)
+    assert not has_stalled(rows, patience=3)
+    assert not has_stalled(rows, patience=0)
+    assert not has_stalled(rows[:1], patience=1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_synchronised_batch_norm_is_refused_without_a_gpu(drawn_voc: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="sync_batch_norm is on and this training runs on cpu"):
+        train(drawn_voc, dataclasses.replace(SMALL, sync_batch_norm=True, output=tmp_path / "run"))
 
 
 def test_a_run_writes_its_best_detector_and_its_results(drawn_voc: Path, tmp_path: Path) -> None:
@@ -123,6 +207,10 @@ def test_settings_out_of_range_are_named() -> None:
         TrainSettings(size=100)
     with pytest.raises(SettingsError, match=r"mosaic is 1\.5"):
         TrainSettings(mosaic=1.5)
+    with pytest.raises(SettingsError, match="accumulate is 0"):
+        TrainSettings(accumulate=0)
+    with pytest.raises(SettingsError, match="patience is -1"):
+        TrainSettings(patience=-1)
 
 
 def test_resuming_with_data_of_other_classes_is_refused(drawn_voc: Path, tmp_path: Path) -> None:

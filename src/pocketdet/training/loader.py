@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pocketdet.core.images import read_image
 from pocketdet.datasets.records import Record
+from pocketdet.errors import SettingsError
 from pocketdet.training.assigner import Targets
 from pocketdet.training.augment import Sample, change_colour, flip, mosaic, place_one
 from pocketdet.training.settings import TrainSettings
@@ -86,12 +87,23 @@ class EpochBatches(Sampler[list[Item]]):
     Args:
         num_pictures: Of the training split.
         batch_size: Pictures a batch; an incomplete last batch is left out, unless it is the only one.
-        seed: With ``epoch`` it decides the order.
+        seed: With ``epoch`` it decides the order, for all processes the same one.
+        part: Which part of each batch is ours.
+        num_parts: Into how many parts each batch is cut, as equal as can be.
+
+    Raises:
+        SettingsError: A part would be empty.
     """
 
-    def __init__(self, num_pictures: int, batch_size: int, seed: int) -> None:
+    def __init__(self, num_pictures: int, batch_size: int, seed: int, part: int = 0, num_parts: int = 1) -> None:
         self.num_pictures = num_pictures
         self.batch_size = min(batch_size, num_pictures)
+        if self.batch_size < num_parts:
+            raise SettingsError(
+                f"a batch has {self.batch_size} pictures for {num_parts} processes; each needs at least one: "
+                "raise batch_size or start fewer processes"
+            )
+        self.begin, self.end = (self.batch_size * number // num_parts for number in (part, part + 1))
         self.seed = seed
         self.epoch = 0
         self.first_batch = 0
@@ -102,7 +114,8 @@ class EpochBatches(Sampler[list[Item]]):
     def __iter__(self) -> Iterator[list[Item]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_pictures)
         for number in range(self.first_batch, len(self)):
-            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+            first = number * self.batch_size
+            chosen = order[first + self.begin : first + self.end]
             yield [Item(self.epoch, int(index)) for index in chosen]
 
 

@@ -1,35 +1,49 @@
 """The training loop, on Lightning Fabric, to be read in one go."""
 
 import dataclasses
+import math
 import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
 from rich.console import Console
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from pocketdet.core.metadata import ModelMetadata
-from pocketdet.datasets.load import has_split, load_dataset
-from pocketdet.datasets.records import Dataset, Record
-from pocketdet.errors import DataError, SettingsError
+from pocketdet.datasets.records import Dataset
+from pocketdet.errors import SettingsError
 from pocketdet.evaluation import evaluate
 from pocketdet.models.checkpoint import TorchBackend, save_detector
 from pocketdet.models.detector import Detector, build_from_metadata
-from pocketdet.models.import_weights import load_start_weights, read_start_weights_info
 from pocketdet.runtime.predictor import Predictor
 from pocketdet.training.assigner import Targets
-from pocketdet.training.loader import EpochBatches, TrainingPictures, build_loader
-from pocketdet.training.loss import DetectionLoss, Losses
+from pocketdet.training.augment import Sample
+from pocketdet.training.loader import Batch, EpochBatches, TrainingPictures, build_loader
+from pocketdet.training.loss import DetectionLoss
 from pocketdet.training.optimizer import ExponentialMovingAverage, build_optimizer, learning_rate, set_learning_rate
+from pocketdet.training.processes import (
+    join_processes,
+    num_processes,
+    on_first,
+    open_fabric,
+    rank,
+    seed_batch,
+    sum_over_processes,
+    synchronise_batch_norm,
+)
 from pocketdet.training.reporting import note_ctrl_c, open_tensorboard, progress_bar, report_epoch
 from pocketdet.training.run_folder import Progress, RunFolder
 from pocketdet.training.run_report import write_run_report
 from pocketdet.training.settings import TrainSettings
+from pocketdet.training.splits import split_data
+from pocketdet.training.start import describe, gains_from_bf16, load_start, stored_metadata, tell_data
 
-HOLDOUT = "holdout"
-HOLDOUT_SHARE = 0.1
 MAX_GRADIENT_NORM = 10.0
 
 
@@ -67,82 +81,35 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
         ModelFileError: Start weights or checkpoint cannot be used.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is written.
     """
-    console = Console(stderr=True, highlight=False)
-    folder = RunFolder(settings.output)
-    progress, saved = Progress(), None
-    if settings.resume:
-        progress, saved, stored = folder.load()
-        settings = dataclasses.replace(stored, output=settings.output)
-    else:
-        folder.start()
-    training, validation = _split_data(data, settings)
-    _tell_data(training, validation, console)
-
-    metadata = _describe(data, training, settings) if saved is None else _stored_metadata(saved, folder, training)
-    torch.manual_seed(settings.seed)
-    detector = build_from_metadata(metadata)
-    if saved is None:
-        _load_start(detector, settings, console)
-    use_bf16 = settings.bf16 if settings.bf16 is not None else _gains_from_bf16()
-    fabric = Fabric(accelerator="auto", devices=1, precision="bf16-mixed" if use_bf16 else "32-true")
-    detector.to(fabric.device).to(memory_format=torch.channels_last)
-    average = ExponentialMovingAverage(detector, settings.ema)
-    loss = DetectionLoss(metadata, settings.label_smoothing).to(fabric.device)
-    model, optimizer = fabric.setup(detector, build_optimizer(detector, settings))
-    run = _Run(folder, settings, metadata, progress, detector, average, optimizer)
-    if saved is not None:
-        run.restore(saved)
-
-    pictures = TrainingPictures(training.records, settings, metadata.padding_colour)
-    batches = EpochBatches(len(training.records), settings.batch_size, settings.seed)
-    loader = build_loader(pictures, batches, settings.workers)
-    steps = len(batches)
+    join_processes()
+    console = Console(stderr=True, highlight=False, quiet=rank() > 0)
+    run, training, validation = _prepare(data, settings, console)
+    settings, progress = run.settings, run.progress
     with (
-        note_ctrl_c() as interrupted,
+        note_ctrl_c(console) as interrupted,
         progress_bar(console) as bar,
-        open_tensorboard(folder.path, progress.epoch + 1) as board,
+        open_tensorboard(run.folder.path, progress.epoch + 1) if rank() == 0 else nullcontext() as board,
     ):
-        task = bar.add_task("", total=settings.epochs * steps, completed=progress.epoch * steps + progress.batch)
-        while progress.epoch < settings.epochs:
-            batches.epoch, batches.first_batch = progress.epoch, progress.batch
-            _set_mode(detector, is_frozen=progress.epoch < settings.freeze_epochs)
+        done = progress.epoch * len(run.batches) + progress.batch
+        task = bar.add_task("", total=settings.epochs * len(run.batches), completed=done)
+        while progress.epoch < settings.epochs and not has_stalled(progress.rows, settings.patience):
             bar.update(task, description=f"epoch {progress.epoch + 1}/{settings.epochs}")
-            started = last_save = time.monotonic()
-            for batch in loader:
-                step = progress.epoch * steps + progress.batch
-                rate = learning_rate(step, steps, settings)
-                set_learning_rate(optimizer, rate)
-                images = batch.images.to(fabric.device, memory_format=torch.channels_last).float() / 255
-                losses = loss(model(images), Targets(*(part.to(fabric.device) for part in batch.targets)))
-                _check_finite(losses, progress, settings)
-                optimizer.zero_grad(set_to_none=True)
-                fabric.backward(losses.total)
-                fabric.clip_gradients(model, optimizer, max_norm=MAX_GRADIENT_NORM)
-                optimizer.step()
-                average.update(detector, step)
-                progress.sums = [a + b.item() for a, b in zip(progress.sums, losses, strict=True)]
-                progress.batch += 1
-                bar.advance(task)
-                now = time.monotonic()
-                if interrupted or (now - last_save > 60 * settings.checkpoint_minutes and progress.batch < steps):
-                    progress.seconds += now - started
-                    started = last_save = now
-                    run.save()
-                if interrupted:
-                    console.print(_how_to_go_on(data, run), markup=False, soft_wrap=True)
-                    raise KeyboardInterrupt
-            progress.seconds += time.monotonic() - started
-            row = _close_epoch(progress, steps, rate)
+            if not run.train_epoch(lambda: bar.advance(task), interrupted):
+                console.print(_how_to_go_on(data, run), markup=False, soft_wrap=True)
+                raise KeyboardInterrupt
+            row = _close_epoch(run)
             if progress.epoch % settings.evaluate_every == 0 or progress.epoch == settings.epochs:
-                row |= run.evaluate(validation)
+                row |= on_first(lambda: run.evaluate(validation))
             progress.rows.append(row)
-            report_epoch(row, console, board)
-            folder.write_results(progress.rows)
-            run.save()
+            if board is not None:
+                report_epoch(row, console, board)
+                run.folder.write_results(progress.rows)
+                run.save()
+    if rank() == 0:
+        write_run_report(settings, progress.rows, training, validation, run.fabric.device, console)
 
-    write_run_report(settings, progress.rows, training, validation, fabric.device, console)
     best = max((row for row in progress.rows if "AP" in row), key=lambda row: row["AP"])
-    return TrainResult(folder.best, len(progress.rows), best["AP"], best["AP50"])
+    return TrainResult(run.folder.best, len(progress.rows), best["AP"], best["AP50"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,17 +120,99 @@ class _Run:
     settings: TrainSettings
     metadata: ModelMetadata
     progress: Progress
+    batches: EpochBatches
+    loader: DataLoader[Sample]
+    fabric: Fabric
     detector: Detector
     average: ExponentialMovingAverage
+    model: _FabricModule  # the detector as Fabric runs it
     optimizer: torch.optim.Optimizer
+    loss: DetectionLoss
+
+    @property
+    def steps(self) -> int:
+        """Of the optimizer, in an epoch; the last of them may see fewer batches."""
+        return math.ceil(len(self.batches) / self.settings.accumulate)
+
+    def train_epoch(self, advance: Callable[[], None], interrupted: Sequence[object]) -> bool:
+        """Train from where the run is to the end of the epoch.
+
+        Args:
+            advance: Called after every batch.
+            interrupted: Not empty once the run shall stop.
+
+        Returns:
+            Whether it came to the end; else it was to stop, on whichever process, and a checkpoint is written.
+        """
+        progress, settings = self.progress, self.settings
+        self.batches.epoch, self.batches.first_batch = progress.epoch, progress.batch
+        _set_mode(self.detector, is_frozen=progress.epoch < settings.freeze_epochs)
+        started = last_save = time.monotonic()
+        sums = torch.zeros(5, device=self.fabric.device)
+        for batch in self.loader:
+            seed_batch(settings.seed, progress.epoch, progress.batch)
+            ends_step = (progress.batch + 1) % settings.accumulate == 0 or progress.batch + 1 == len(self.batches)
+            sums += self._learn(batch, ends_step)
+            progress.batch += 1
+            advance()
+            if not ends_step:
+                continue
+            self._step(sums)
+            sums.zero_()
+            now = time.monotonic()
+            stops = bool(sum_over_processes(torch.tensor(len(interrupted))))
+            is_due = now - last_save > 60 * settings.checkpoint_minutes and progress.batch < len(self.batches)
+            if stops or is_due:
+                progress.seconds += now - started
+                started = last_save = now
+                self.save()
+            if stops:
+                return False
+        progress.seconds += time.monotonic() - started
+        return True
+
+    def _learn(self, batch: Batch, ends_step: bool) -> Tensor:
+        """Add a batch's gradients, not yet divided by the positives of the step.
+
+        Returns:
+            ``(5,)`` the terms of the loss, not divided either, and the number of positives.
+        """
+        images = batch.images.to(self.fabric.device, memory_format=torch.channels_last).float() / 255
+        targets = Targets(*(part.to(self.fabric.device) for part in batch.targets))
+        with self.fabric.no_backward_sync(self.model, enabled=not ends_step):
+            *terms, positives = self.loss(self.model(images), targets)
+            terms = torch.stack(terms) * positives.clamp(min=1)
+            self.fabric.backward(terms[0])
+        return torch.cat((terms.detach(), positives[None]))
+
+    def _step(self, sums: Tensor) -> None:
+        """Divide gradients by the positives of all batches and processes of the step, and change the weights.
+
+        So it does not matter into how many parts a batch was cut, but for the statistics of batch norm.
+        """
+        progress = self.progress
+        step = progress.epoch * self.steps + (progress.batch - 1) // self.settings.accumulate
+        set_learning_rate(self.optimizer, learning_rate(step, self.steps, self.settings))
+        *terms, positives = sum_over_processes(sums).tolist()
+        terms = [term / max(1.0, positives) for term in terms]
+        _check_finite(terms[0], progress, self.settings)
+        for parameter in self.detector.parameters():
+            if parameter.grad is not None:  # DDP has taken the mean over the processes
+                parameter.grad.mul_(num_processes() / max(1.0, positives))
+        self.fabric.clip_gradients(self.model, self.optimizer, max_norm=MAX_GRADIENT_NORM)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update(self.detector, step)
+        progress.sums = [a + b for a, b in zip(progress.sums, terms, strict=True)]
 
     def save(self) -> None:
-        """Write all that is needed to go on bit for bit."""
+        """Write, on the first process, all that is needed to go on bit for bit."""
+        if rank() > 0:
+            return
         state = {
             "detector": self.detector.state_dict(),
             "average": self.average.detector.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
             "metadata": self.metadata.to_json(),
         }
         self.folder.save(self.progress, state, self.settings)
@@ -173,7 +222,6 @@ class _Run:
         self.detector.load_state_dict(saved["detector"])
         self.average.detector.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["rng"])
 
     def evaluate(self, validation: Dataset) -> dict[str, float]:
         """Measure the average, and keep it if it is the best so far."""
@@ -185,21 +233,46 @@ class _Run:
         return {"AP": result.ap, "AP50": result.ap50}
 
 
-def _tell_data(training: Dataset, validation: Dataset, console: Console) -> None:
-    for line in (*training.skipped, *validation.skipped):
-        console.print(f"left out: {line}", style="yellow", markup=False, soft_wrap=True)
-    console.print(
-        f"{len(training.records)} pictures to learn from, {len(validation.records)} to choose the best by, "
-        f"{len(training.class_names)} classes: {', '.join(training.class_names)}",
-        markup=False,
-        soft_wrap=True,
-    )
+def _prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[_Run, Dataset, Dataset]:
+    """A run at its start or where its checkpoint was written; what it learns from; what chooses its best detector."""
+    folder = RunFolder(settings.output)
+    progress, saved = Progress(), None
+    if settings.resume:
+        progress, saved, stored, notes = on_first(folder.load)
+        settings = dataclasses.replace(stored, output=settings.output)
+        for note in notes:
+            console.print(note, style="yellow", markup=False, soft_wrap=True)
+    else:
+        on_first(folder.start)
+    training, validation = split_data(data, settings)
+    tell_data(training, validation, console)
+    batches = EpochBatches(len(training.records), settings.batch_size, settings.seed, rank(), num_processes())
+
+    metadata = describe(data, training, settings) if saved is None else stored_metadata(saved, folder, training)
+    torch.manual_seed(settings.seed)
+    detector = build_from_metadata(metadata)
+    if saved is None:
+        load_start(detector, settings, console)
+    use_bf16 = settings.bf16 if settings.bf16 is not None else on_first(gains_from_bf16)
+    fabric = open_fabric(use_bf16, settings.freeze_epochs > 0)
+    detector.to(fabric.device).to(memory_format=torch.channels_last)
+    average = ExponentialMovingAverage(detector, settings.ema)
+    if settings.sync_batch_norm:
+        synchronise_batch_norm(detector, fabric.device)
+    pictures = TrainingPictures(training.records, settings, metadata.padding_colour)
+    loader = build_loader(pictures, batches, settings.workers)
+    loss = DetectionLoss(metadata, settings.label_smoothing).to(fabric.device)
+    model, optimizer = fabric.setup(detector, build_optimizer(detector, settings))
+    run = _Run(folder, settings, metadata, progress, batches, loader, fabric, detector, average, model, optimizer, loss)
+    if saved is not None:
+        run.restore(saved)
+    return run, training, validation
 
 
-def _check_finite(losses: Losses, progress: Progress, settings: TrainSettings) -> None:
-    if not torch.isfinite(losses.total):
+def _check_finite(loss: float, progress: Progress, settings: TrainSettings) -> None:
+    if not math.isfinite(loss):
         raise SettingsError(
-            f"the loss is {losses.total.item()} in epoch {progress.epoch + 1}, batch {progress.batch + 1}; "
+            f"the loss is {loss} in epoch {progress.epoch + 1}, batch {progress.batch}; "
             f"start again with a lower learning_rate than {settings.learning_rate}"
         )
 
@@ -211,88 +284,6 @@ def _how_to_go_on(data: Path, run: _Run) -> str:
     )
 
 
-def _split_data(data: Path, settings: TrainSettings) -> tuple[Dataset, Dataset]:
-    """Pictures to learn from and pictures to choose the best checkpoint by; never the same ones."""
-    training, validation = _find_splits(data, settings)
-    if len(training.records) < 2 or not _has_objects(training):
-        raise DataError(f"{data}: nothing to learn from; at least two pictures and one labelled object are needed")
-    if not _has_objects(validation):
-        raise DataError(
-            f"{data}: no labelled object in the {len(validation.records)} pictures that choose the best checkpoint; "
-            "name another split by --val-split"
-        )
-    return training, validation
-
-
-def _has_objects(dataset: Dataset) -> bool:
-    return any(len(record.boxes) for record in dataset.records)
-
-
-def _find_splits(data: Path, settings: TrainSettings) -> tuple[Dataset, Dataset]:
-    training = load_dataset(data, settings.train_splits, settings.classes)
-    split = settings.val_split or ("val" if has_split(data, "val") else HOLDOUT)
-    if split != HOLDOUT:
-        return training, load_dataset(data, (split,), training.class_names)
-    order = np.random.default_rng(settings.seed).permutation(len(training.records))
-    held = set(order[: max(1, round(HOLDOUT_SHARE * len(order)))].tolist())
-
-    def part(chosen: bool) -> tuple[Record, ...]:
-        return tuple(record for index, record in enumerate(training.records) if (index in held) == chosen)
-
-    return dataclasses.replace(training, records=part(False)), Dataset(part(True), training.class_names)
-
-
-def _describe(data: Path, training: Dataset, settings: TrainSettings) -> ModelMetadata:
-    from pocketdet import __version__
-
-    metadata = ModelMetadata(
-        backbone=settings.model,
-        width=settings.width,
-        neck_width=settings.neck_width,
-        padding=settings.padding or "symmetric",
-        class_names=training.class_names,
-        input_size=(settings.size, settings.size),
-        training_data=f"{data.resolve().name} ({', '.join(settings.train_splits)})",
-        pocketdet_version=__version__,
-    )
-    if settings.start_weights is None:
-        return metadata
-    start = read_start_weights_info(settings.start_weights)
-    return dataclasses.replace(metadata, padding=settings.padding or start.padding, mean=start.mean, std=start.std)
-
-
-def _stored_metadata(saved: dict[str, Any], folder: RunFolder, training: Dataset) -> ModelMetadata:
-    """What the checkpoint says of its detector, if the data still fit it."""
-    metadata = ModelMetadata.from_json(saved["metadata"], str(folder.last))
-    if metadata.class_names != training.class_names:
-        raise DataError(
-            f"{folder.last} learned the classes {', '.join(metadata.class_names)}, and the data have "
-            f"{', '.join(training.class_names)}; resume with the data that the run began with"
-        )
-    return metadata
-
-
-def _load_start(detector: Detector, settings: TrainSettings, console: Console) -> None:
-    if settings.start_weights is None:
-        console.print(
-            "no start weights: the network learns to see from these pictures alone, which takes many more of them",
-            style="yellow",
-        )
-        return
-    report = load_start_weights(detector, settings.start_weights)
-    console.print(f"start weights: {len(report.loaded)} tensors from {settings.start_weights.name}", markup=False)
-    misfits = [*report.mismatched, *(name for name in report.missing if name.startswith("backbone."))]
-    if misfits:
-        console.print(f"start weights do not fit: {', '.join(map(str, misfits))}", style="yellow", markup=False)
-
-
-def _gains_from_bf16() -> bool:
-    """Whether bfloat16 has instructions of its own here; without them it is slower than float32."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-
-
 def _set_mode(detector: Detector, is_frozen: bool) -> None:
     """Training mode; a frozen backbone keeps its weights and the statistics of its batch norm."""
     detector.train()
@@ -300,11 +291,19 @@ def _set_mode(detector: Detector, is_frozen: bool) -> None:
     detector.backbone.train(not is_frozen)
 
 
-def _close_epoch(progress: Progress, steps: int, rate: float) -> dict[str, float]:
+def _close_epoch(run: _Run) -> dict[str, float]:
     """Count the epoch and give its row of results."""
-    names = ("loss", "box_loss", "objectness_loss", "class_loss")
-    means = {name: total / steps for name, total in zip(names, progress.sums, strict=True)}
+    progress = run.progress
     progress.epoch += 1
+    names = ("loss", "box_loss", "objectness_loss", "class_loss")
+    means = {name: total / run.steps for name, total in zip(names, progress.sums, strict=True)}
+    rate = learning_rate(progress.epoch * run.steps - 1, run.steps, run.settings)
     row = {"epoch": progress.epoch, "learning_rate": rate, **means, "seconds": round(progress.seconds, 1)}
     progress.batch, progress.sums, progress.seconds = 0, [0.0] * 4, 0.0
     return row
+
+
+def has_stalled(rows: Sequence[dict[str, float]], patience: int) -> bool:
+    """Whether the last ``patience`` evaluations brought no better AP; never with a patience of 0."""
+    scores = [row["AP"] for row in rows if "AP" in row]
+    return bool(scores) and 0 < patience < len(scores) - scores.index(max(scores))

@@ -25,6 +25,7 @@ class Losses(NamedTuple):
     box: Tensor
     objectness: Tensor
     classes: Tensor
+    positives: Tensor  # how many; the terms were divided by at least 1
 
 
 class DetectionLoss(nn.Module):
@@ -67,7 +68,8 @@ class DetectionLoss(nn.Module):
         wanted.scatter_(1, targets.class_ids[positives.target][:, None], 1 - self.label_smoothing / 2)
         class_loss = binary_cross_entropy_with_logits(classes, wanted, reduction="sum") / count
         objectness = self._objectness(outputs, targets, positives) / count
-        return Losses(BOX_WEIGHT * box + objectness + class_loss, box, objectness, class_loss)
+        total = BOX_WEIGHT * box + objectness + class_loss
+        return Losses(total, box, objectness, class_loss, box.new_tensor(len(positives.target)))
 
     def _at_positives(self, outputs: Sequence[HeadOutput], positives: Positives) -> tuple[Tensor, Tensor]:
         """``(P, 4)`` boxes in input pixels and ``(P, K)`` class logits, in the order of ``positives``."""

@@ -24,7 +24,7 @@ def report_epoch(row: dict[str, float], console: Console, board: Any) -> None:
 
 
 @contextmanager
-def note_ctrl_c() -> Iterator[list[bool]]:
+def note_ctrl_c(console: Console) -> Iterator[list[bool]]:
     """A list that is no longer empty once somebody pressed Ctrl-C; a second press stops at once."""
     pressed: list[bool] = []
 
@@ -32,7 +32,8 @@ def note_ctrl_c() -> Iterator[list[bool]]:
         if pressed:
             raise KeyboardInterrupt
         pressed.append(True)
-        print("stopping after this step ...", file=sys.stderr)
+        if not console.quiet:
+            print("stopping after this step ...", file=sys.stderr)
 
     try:
         before = signal.signal(signal.SIGINT, note)
@@ -54,7 +55,9 @@ def progress_bar(console: Console) -> Progress:
         TextColumn("time left"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    return Progress(*columns, console=console, speed_estimate_period=300, disable=not console.is_terminal)
+    return Progress(
+        *columns, console=console, speed_estimate_period=300, disable=console.quiet or not console.is_terminal
+    )
 
 
 @contextmanager

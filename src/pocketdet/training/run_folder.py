@@ -1,19 +1,22 @@
-"""The files of a run: last.pt to go on from, best.safetensors to use, results.csv to look at."""
+"""The files of a run: last.pt and previous.pt to go on from, best.safetensors to use, results.csv to look at."""
 
 import csv
 import dataclasses
+import hashlib
+import io
 import json
 import os
-import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from pocketdet.errors import ModelFileError, SettingsError
 from pocketdet.training.settings import TrainSettings
 
-FORMAT = 1
+FORMAT = 2
+SEALED_SINCE = 2  # checkpoints of this format and later end with the SHA-256 of all before it
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclasses.dataclass
@@ -28,6 +31,15 @@ class Progress:
     rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
 
+class Checkpoint(NamedTuple):
+    """What ``RunFolder.load`` found."""
+
+    progress: Progress
+    tensors: dict[str, Any]
+    settings: TrainSettings
+    notes: tuple[str, ...] = ()  # what a person should know: which file was broken and which one was taken
+
+
 class RunFolder:
     """Where a run lives.
 
@@ -38,6 +50,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.last = path / "last.pt"
+        self.previous = path / "previous.pt"
         self.best = path / "best.safetensors"
         self.results = path / "results.csv"
 
@@ -47,49 +60,58 @@ class RunFolder:
         Raises:
             SettingsError: It holds a run already.
         """
-        if self.last.exists():
+        if self.last.exists() or self.previous.exists():
             raise SettingsError(
                 f"{self.path} holds a run already; go on with it by --resume, or choose another folder by --output"
             )
         self.path.mkdir(parents=True, exist_ok=True)
 
     def save(self, progress: Progress, tensors: dict[str, Any], settings: TrainSettings) -> None:
-        """Write ``last.pt``; a crash in the middle leaves the one before."""
+        """Write ``last.pt`` and keep the one before as ``previous.pt``.
+
+        Whenever this is cut off, one of the two is a whole checkpoint, not older than the last that was finished.
+        """
         payload = {
             "format": FORMAT,
             "progress": json.dumps(dataclasses.asdict(progress)),
             "settings": json.dumps(dataclasses.asdict(settings), default=str),
             **tensors,
         }
+        content = io.BytesIO()
+        torch.save(payload, content)
         temporary = self.last.with_suffix(".writing")
         with temporary.open("wb") as file:
-            torch.save(payload, file)
+            file.write(content.getbuffer())
+            file.write(hashlib.sha256(content.getbuffer()).digest())
             file.flush()
             os.fsync(file.fileno())
+        if self.last.exists():
+            os.replace(self.last, self.previous)
         os.replace(temporary, self.last)
 
-    def load(self) -> tuple[Progress, dict[str, Any], TrainSettings]:
-        """Read ``last.pt``.
+    def load(self) -> Checkpoint:
+        """Read ``last.pt``, or ``previous.pt`` where that is missing or broken.
+
+        A broken ``last.pt`` is set aside as ``last.broken``, so that it never takes the place of a good one.
 
         Raises:
-            ModelFileError: It is missing, cut, or not ours.
+            ModelFileError: There is no checkpoint, or none that is whole and ours.
         """
-        if not self.last.exists():
+        if not self.last.exists() and not self.previous.exists():
             raise ModelFileError(f"{self.last} does not exist; there is no run to resume in this folder")
-        try:
-            payload = torch.load(self.last, map_location="cpu", weights_only=True)
-            progress = Progress(**json.loads(payload["progress"]))
-            values = json.loads(payload["settings"])
-        except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            raise ModelFileError(
-                f"{self.last} cannot be read as a checkpoint of a run ({type(error).__name__}); "
-                "it is cut or of a foreign kind"
-            ) from error
-        for name in ("start_weights", "output"):
-            values[name] = Path(values[name]) if values[name] is not None else None
-        for name in ("train_splits", "classes"):
-            values[name] = tuple(values[name])
-        return progress, payload, TrainSettings(**values)
+        notes: list[str] = []
+        for path in (self.last, self.previous):
+            try:
+                found = _read(path)
+            except ModelFileError as error:
+                notes.append(str(error))
+                continue
+            if path == self.last:
+                return found
+            if self.last.exists():
+                os.replace(self.last, self.last.with_suffix(".broken"))
+            return found._replace(notes=(*notes, f"going on from {path}, the checkpoint before it"))
+        raise ModelFileError(f"{'; '.join(notes)}; begin again in another folder by --output")
 
     def write_results(self, rows: list[dict[str, float]]) -> None:
         """Write ``results.csv``, one row an epoch."""
@@ -102,3 +124,32 @@ class RunFolder:
             writer.writeheader()
             writer.writerows(rows)
         os.replace(temporary, self.results)
+
+
+def _read(path: Path) -> Checkpoint:
+    """Read one checkpoint.
+
+    Raises:
+        ModelFileError: It is missing, cut, changed, or not ours.
+    """
+    if not path.exists():
+        raise ModelFileError(f"{path} does not exist")
+    content = path.read_bytes()
+    is_sealed = hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]
+    try:
+        payload = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        must_be_sealed = payload["format"] >= SEALED_SINCE
+        progress = Progress(**json.loads(payload["progress"]))
+        values = json.loads(payload["settings"])
+        for name in ("start_weights", "output"):
+            values[name] = Path(values[name]) if values[name] is not None else None
+        for name in ("train_splits", "classes"):
+            values[name] = tuple(values[name])
+        settings = TrainSettings(**values)
+    except Exception as error:  # damaged bytes make torch raise nearly anything
+        raise ModelFileError(
+            f"{path} cannot be read as a checkpoint of a run ({type(error).__name__}); it is cut or of a foreign kind"
+        ) from error
+    if must_be_sealed and not is_sealed:
+        raise ModelFileError(f"{path} was changed after it was written: its SHA-256 differs")
+    return Checkpoint(progress, payload, settings)

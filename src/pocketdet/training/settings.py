@@ -18,7 +18,8 @@ class TrainSettings:
         padding: Of the backbone: TensorFlow's "same" or PyTorch's "symmetric"; start weights carry the right one.
         size: Height and width of the input in pixels, a multiple of 32.
         epochs: Passes over the training pictures.
-        batch_size: Pictures a step.
+        batch_size: Pictures a batch; where torchrun started several processes they share it.
+        accumulate: Batches a step of the optimizer.
         optimizer: AdamW, or SGD with momentum.
         learning_rate: At the end of the warmup, for neck and head.
         backbone_learning_rate: Factor on the learning rate for the backbone.
@@ -36,9 +37,11 @@ class TrainSettings:
             default val where there is one, else holdout.
         classes: Only these classes; by default all that the labels list.
         bf16: Compute in bfloat16; by default where the machine gains from it.
-        workers: Processes that prepare pictures; 0 prepares them in the training process.
+        sync_batch_norm: Batch norm over the pictures of all processes; GPUs only.
+        workers: Processes that prepare pictures, for each training process; 0 prepares them in the training process.
         seed: The same seed, data and machine give the same detector.
         evaluate_every: Epochs between two evaluations; the last epoch is always evaluated.
+        patience: Stop after so many evaluations without a better AP; 0 is off.
         checkpoint_minutes: Write a checkpoint after so many minutes, besides the one after every epoch.
         output: Folder of the run: checkpoints, results.csv, TensorBoard.
         resume: Go on from the last checkpoint in the output folder.
@@ -51,6 +54,7 @@ class TrainSettings:
     size: int = 416
     epochs: int = 100
     batch_size: int = 16
+    accumulate: int = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1.5e-3
     backbone_learning_rate: float = 0.3
@@ -67,9 +71,11 @@ class TrainSettings:
     val_split: str | None = None
     classes: tuple[str, ...] = ()
     bf16: bool | None = None
+    sync_batch_norm: bool = False
     workers: int = 0
     seed: int = 0
     evaluate_every: int = 5
+    patience: int = 0
     checkpoint_minutes: float = 5.0
     output: Path = Path("runs/train")
     resume: bool = False
@@ -77,9 +83,12 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.size < 64 or self.size % 32:
             raise SettingsError(f"size is {self.size}; it must be a multiple of 32, from 64 on")
-        for name in ("epochs", "batch_size", "evaluate_every"):
+        for name in ("epochs", "batch_size", "accumulate", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("workers", "patience"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 0")
         for name in ("mosaic", "plain_epochs", "flip", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")

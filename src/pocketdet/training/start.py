@@ -1,0 +1,81 @@
+"""What a run begins with: its data, told to the person; the network's description; its start weights."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from pocketdet.core.metadata import ModelMetadata
+from pocketdet.datasets.records import Dataset
+from pocketdet.errors import DataError
+from pocketdet.models.detector import Detector
+from pocketdet.models.import_weights import load_start_weights, read_start_weights_info
+from pocketdet.training.run_folder import RunFolder
+from pocketdet.training.settings import TrainSettings
+
+
+def tell_data(training: Dataset, validation: Dataset, console: Console) -> None:
+    """How many pictures and classes, and what was left out."""
+    for line in (*training.skipped, *validation.skipped):
+        console.print(f"left out: {line}", style="yellow", markup=False, soft_wrap=True)
+    console.print(
+        f"{len(training.records)} pictures to learn from, {len(validation.records)} to choose the best by, "
+        f"{len(training.class_names)} classes: {', '.join(training.class_names)}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def describe(data: Path, training: Dataset, settings: TrainSettings) -> ModelMetadata:
+    """What the file of the detector will say of it."""
+    from pocketdet import __version__
+
+    metadata = ModelMetadata(
+        backbone=settings.model,
+        width=settings.width,
+        neck_width=settings.neck_width,
+        padding=settings.padding or "symmetric",
+        class_names=training.class_names,
+        input_size=(settings.size, settings.size),
+        training_data=f"{data.resolve().name} ({', '.join(settings.train_splits)})",
+        pocketdet_version=__version__,
+    )
+    if settings.start_weights is None:
+        return metadata
+    start = read_start_weights_info(settings.start_weights)
+    return dataclasses.replace(metadata, padding=settings.padding or start.padding, mean=start.mean, std=start.std)
+
+
+def stored_metadata(saved: dict[str, Any], folder: RunFolder, training: Dataset) -> ModelMetadata:
+    """What the checkpoint says of its detector, if the data still fit it."""
+    metadata = ModelMetadata.from_json(saved["metadata"], str(folder.last))
+    if metadata.class_names != training.class_names:
+        raise DataError(
+            f"{folder.last} learned the classes {', '.join(metadata.class_names)}, and the data have "
+            f"{', '.join(training.class_names)}; resume with the data that the run began with"
+        )
+    return metadata
+
+
+def load_start(detector: Detector, settings: TrainSettings, console: Console) -> None:
+    """Load the start weights and tell what did not fit."""
+    if settings.start_weights is None:
+        console.print(
+            "no start weights: the network learns to see from these pictures alone, which takes many more of them",
+            style="yellow",
+        )
+        return
+    report = load_start_weights(detector, settings.start_weights)
+    console.print(f"start weights: {len(report.loaded)} tensors from {settings.start_weights.name}", markup=False)
+    misfits = [*report.mismatched, *(name for name in report.missing if name.startswith("backbone."))]
+    if misfits:
+        console.print(f"start weights do not fit: {', '.join(map(str, misfits))}", style="yellow", markup=False)
+
+
+def gains_from_bf16() -> bool:
+    """Whether bfloat16 has instructions of its own here; without them it is slower than float32."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
