@@ -87,7 +87,7 @@ def predict(
     *,
     model: str = "animals",
     score_threshold: float = 0.3,
-    iou_threshold: float = 0.45,
+    iou_threshold: float = 0.5,
     output: Path | None = None,
     threads: int | None = None,
     as_json: AsJson = False,
