@@ -241,3 +241,17 @@ def test_without_a_val_split_a_tenth_is_held_out(
     settings = dataclasses.replace(SMALL, epochs=1, val_split="holdout", seed=1, output=tmp_path / "run")
     train(drawn_voc, settings)
     assert "11 pictures to learn from, 1 to choose the best by" in capsys.readouterr().err
+
+
+def test_frozen_batch_norm_keeps_its_statistics_while_the_weights_learn(drawn_voc: Path, tmp_path: Path) -> None:
+    states = []
+    for epochs in (1, 2):
+        settings = dataclasses.replace(SMALL, epochs=epochs, freeze_batch_norm=True, output=tmp_path / str(epochs))
+        train(drawn_voc, settings)
+        states.append(torch.load(settings.output / "last.pt", weights_only=True)["detector"])
+    first, second = states
+    statistics = [name for name in first if name.startswith("backbone.") and "running" in name]
+    assert statistics
+    assert all(torch.equal(first[name], second[name]) for name in statistics)
+    stem = "backbone.features.0.0.weight"
+    assert not torch.equal(first[stem], second[stem])

@@ -146,7 +146,7 @@ class _Run:
         """
         progress, settings = self.progress, self.settings
         self.batches.epoch, self.batches.first_batch = progress.epoch, progress.batch
-        _set_mode(self.detector, is_frozen=progress.epoch < settings.freeze_epochs)
+        _set_mode(self.detector, progress.epoch < settings.freeze_epochs, settings.freeze_batch_norm)
         started = last_save = time.monotonic()
         sums = torch.zeros(5, device=self.fabric.device)
         for batch in self.loader:
@@ -284,11 +284,11 @@ def _how_to_go_on(data: Path, run: _Run) -> str:
     )
 
 
-def _set_mode(detector: Detector, is_frozen: bool) -> None:
+def _set_mode(detector: Detector, is_frozen: bool, freezes_batch_norm: bool) -> None:
     """Training mode; a frozen backbone keeps its weights and the statistics of its batch norm."""
     detector.train()
     detector.backbone.requires_grad_(not is_frozen)
-    detector.backbone.train(not is_frozen)
+    detector.backbone.train(not (is_frozen or freezes_batch_norm))
 
 
 def _close_epoch(run: _Run) -> dict[str, float]:

@@ -26,6 +26,7 @@ class TrainSettings:
         weight_decay: On convolution weights only.
         warmup_epochs: Epochs in which the learning rate rises.
         freeze_epochs: First epochs with a fixed backbone, its batch norm fixed too.
+        freeze_batch_norm: The backbone's batch norm keeps the statistics of the start weights in all epochs.
         mosaic: Probability that a training picture is a mosaic of four.
         plain_epochs: Share of the epochs, at the end, without mosaic.
         flip: Probability of a mirrored picture.
@@ -61,6 +62,7 @@ class TrainSettings:
     weight_decay: float = 0.02
     warmup_epochs: float = 1.0
     freeze_epochs: int = 0
+    freeze_batch_norm: bool = False
     mosaic: float = 0.7
     plain_epochs: float = 0.3
     flip: float = 0.5

@@ -10,6 +10,7 @@ from rich.console import Console
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.records import Dataset
 from pocketdet.errors import DataError
+from pocketdet.models.balance import balance_scales
 from pocketdet.models.detector import Detector
 from pocketdet.models.import_weights import load_start_weights, read_start_weights_info
 from pocketdet.training.run_folder import RunFolder
@@ -68,6 +69,7 @@ def load_start(detector: Detector, settings: TrainSettings, console: Console) ->
         )
         return
     report = load_start_weights(detector, settings.start_weights)
+    balance_scales(detector.backbone)
     console.print(f"start weights: {len(report.loaded)} tensors from {settings.start_weights.name}", markup=False)
     misfits = [*report.mismatched, *(name for name in report.missing if name.startswith("backbone."))]
     if misfits:
