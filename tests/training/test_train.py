@@ -128,7 +128,7 @@ def test_accumulated_batches_give_the_losses_of_one_large_batch(
     drawn_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With fixed batch norm, as the moving one sees fewer pictures at once; by SGD, which notices a wrong scale."""
-    monkeypatch.setattr("pocketdet.training.loop._set_mode", lambda detector, is_frozen: detector.eval())
+    monkeypatch.setattr("pocketdet.training.loop._set_mode", lambda detector, *_: detector.eval())
     losses = []
     for batch_size, accumulate in ((4, 1), (2, 2)):
         output = tmp_path / str(batch_size)

@@ -28,7 +28,7 @@ INTERRUPTED = dataclasses.replace(SETTINGS, accumulate=2, freeze_epochs=1, worke
 def train_with_fixed_batch_norm(data: Path, output: Path) -> None:
     """By SGD, which unlike AdamW notices gradients of a wrong scale."""
     set_mode = loop._set_mode
-    loop._set_mode = lambda detector, is_frozen: detector.eval()
+    loop._set_mode = lambda detector, *_: detector.eval()
     train(data, dataclasses.replace(SETTINGS, optimizer="sgd", learning_rate=0.01, output=output))
     loop._set_mode = set_mode
 
