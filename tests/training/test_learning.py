@@ -9,9 +9,9 @@ from pocketdet.evaluation import evaluate
 from pocketdet.models.checkpoint import TorchBackend
 from pocketdet.models.detector import build_from_metadata
 from pocketdet.runtime.predictor import Predictor
-from pocketdet.training.augment import Sample
 from pocketdet.training.loader import collate
 from pocketdet.training.loss import DetectionLoss
+from pocketdet.training.pictures import Sample
 
 
 def test_a_detector_learns_four_pictures_by_heart(drawn_voc: Path) -> None:

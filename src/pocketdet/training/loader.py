@@ -3,20 +3,18 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pocketdet.core.images import read_image
 from pocketdet.datasets.records import Record
 from pocketdet.errors import SettingsError
 from pocketdet.training.assigner import Targets
-from pocketdet.training.augment import Sample, change_colour, flip, mosaic, place_one
+from pocketdet.training.augment import Plan, Planner, Source
+from pocketdet.training.gpu import PlanBatch, stack_plans
+from pocketdet.training.pictures import PictureCache, Sample
+from pocketdet.training.render import render
 from pocketdet.training.settings import TrainSettings
-
-CACHE_BYTES = 3 * 2**30  # decoded pictures kept in memory, per process
-CACHED_SIDE = 1.25  # long side of a kept picture, in input sizes
 
 
 class Item(NamedTuple):
@@ -27,58 +25,55 @@ class Item(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a training step sees."""
+    """What a training step sees: pictures, or the plans by which a GPU draws them."""
 
-    images: torch.Tensor  # (B, 3, H, W) uint8
+    images: torch.Tensor | None  # (B, 3, H, W) uint8
+    plans: PlanBatch | None
     targets: Targets
 
 
 class TrainingPictures(Dataset[Sample]):
-    """Augmented training pictures.
+    """Augmented training pictures, drawn on the CPU.
 
     Args:
         records: The pictures and their targets.
-        settings: Size, seed and strengths.
+        settings: Size, seed and probabilities.
         colour: RGB of empty places.
     """
 
     def __init__(self, records: Sequence[Record], settings: TrainSettings, colour: tuple[int, int, int]) -> None:
-        self.records = records
-        self.settings = settings
+        self.size = settings.size
         self.colour = colour
-        self._cache: dict[int, Sample] = {}
-        self._cached_bytes = 0
+        self._cache = PictureCache(records, settings.size)
+        self._planner = Planner(settings, len(records), self._look)
 
     def __getitem__(self, item: Item) -> Sample:
-        settings = self.settings
-        rng = np.random.default_rng((settings.seed, item.epoch, item.number))
-        is_plain = item.epoch >= round(settings.epochs * (1 - settings.plain_epochs))
-        if rng.random() < settings.mosaic and not is_plain:
-            others = rng.integers(len(self.records), size=3)
-            four = [self._read(index) for index in (item.number, *map(int, others))]
-            sample = mosaic(four, settings.size, self.colour, rng)
-        else:
-            sample = place_one(self._read(item.number), settings.size, self.colour, rng)
-        if rng.random() < settings.flip:
-            sample = flip(sample)
-        return sample._replace(image=change_colour(sample.image, rng))
+        plan = self._planner.draw(*item)
+        image = render(plan, lambda number: self._cache[number].image, self.size, self.colour)
+        return Sample(image, plan.boxes, plan.class_ids)
 
-    def _read(self, index: int) -> Sample:
-        if index in self._cache:
-            return self._cache[index]
-        record = self.records[index]
-        side = round(CACHED_SIDE * self.settings.size)
-        pixels, (height, width) = read_image(record.path, at_least=(side, side))
-        scale = min(1.0, side / max(height, width))
-        wanted = (max(1, round(width * scale)), max(1, round(height * scale)))
-        if (pixels.shape[1], pixels.shape[0]) != wanted:
-            pixels = np.asarray(cv2.resize(pixels, wanted, interpolation=cv2.INTER_AREA), np.uint8)
-        factor = np.array([wanted[0] / width, wanted[1] / height] * 2, np.float32)
-        sample = Sample(pixels, record.boxes * factor, record.class_ids)
-        if self._cached_bytes + pixels.nbytes <= CACHE_BYTES:
-            self._cache[index] = sample
-            self._cached_bytes += pixels.nbytes
-        return sample
+    def _look(self, number: int) -> Source:
+        image, boxes, class_ids = self._cache[number]
+        return Source(image.shape[0], image.shape[1], boxes, class_ids)
+
+
+class TrainingPlans(Dataset[Plan]):
+    """The plans of augmented training pictures, for a GPU to draw.
+
+    Args:
+        sources: The pictures.
+        settings: Size, seed and probabilities.
+    """
+
+    def __init__(self, sources: Sequence[Source], settings: TrainSettings) -> None:
+        self._sources = sources
+        self._planner = Planner(settings, len(sources), self._look)
+
+    def __getitem__(self, item: Item) -> Plan:
+        return self._planner.draw(*item)
+
+    def _look(self, number: int) -> Source:
+        return self._sources[number]
 
 
 class EpochBatches(Sampler[list[Item]]):
@@ -119,21 +114,26 @@ class EpochBatches(Sampler[list[Item]]):
             yield [Item(self.epoch, int(index)) for index in chosen]
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack pictures, string targets together."""
-    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
+def collate(samples: Sequence[Sample] | Sequence[Plan]) -> Batch:
+    """Stack pictures or plans, string targets together."""
     pictures = np.repeat(np.arange(len(samples)), [len(sample.boxes) for sample in samples])
     targets = Targets(
         torch.from_numpy(np.concatenate([sample.boxes for sample in samples])),
         torch.from_numpy(np.concatenate([sample.class_ids for sample in samples])),
         torch.from_numpy(pictures),
     )
-    return Batch(images, targets)
+    plans = [sample for sample in samples if isinstance(sample, Plan)]
+    if plans:
+        return Batch(None, stack_plans(plans), targets)
+    images = np.stack([sample.image for sample in samples if isinstance(sample, Sample)])
+    return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), None, targets)
 
 
-def build_loader(pictures: TrainingPictures, batches: EpochBatches, workers: int) -> DataLoader[Sample]:
-    """A loader that keeps its workers, and with them their decoded pictures, from epoch to epoch."""
-    return DataLoader(
+def build_loader(
+    pictures: TrainingPictures | TrainingPlans, batches: EpochBatches, workers: int
+) -> DataLoader[Sample] | DataLoader[Plan]:
+    """A loader that keeps its workers from epoch to epoch."""
+    return DataLoader(  # type: ignore[return-value]
         pictures,
         batch_sampler=batches,
         num_workers=workers,

@@ -23,10 +23,12 @@ from pocketdet.models.checkpoint import TorchBackend, save_detector
 from pocketdet.models.detector import Detector, build_from_metadata
 from pocketdet.runtime.predictor import Predictor
 from pocketdet.training.assigner import Targets
-from pocketdet.training.augment import Sample
-from pocketdet.training.loader import Batch, EpochBatches, TrainingPictures, build_loader
+from pocketdet.training.augment import Plan
+from pocketdet.training.gpu import GpuPictures, fits
+from pocketdet.training.loader import Batch, EpochBatches, TrainingPictures, TrainingPlans, build_loader
 from pocketdet.training.loss import DetectionLoss
 from pocketdet.training.optimizer import ExponentialMovingAverage, build_optimizer, learning_rate, set_learning_rate
+from pocketdet.training.pictures import Sample
 from pocketdet.training.processes import (
     join_processes,
     num_processes,
@@ -121,7 +123,8 @@ class _Run:
     metadata: ModelMetadata
     progress: Progress
     batches: EpochBatches
-    loader: DataLoader[Sample]
+    loader: DataLoader[Sample] | DataLoader[Plan]
+    gpu_pictures: GpuPictures | None  # draws the batches where the pictures lie on a GPU
     fabric: Fabric
     detector: Detector
     average: ExponentialMovingAverage
@@ -177,13 +180,21 @@ class _Run:
         Returns:
             ``(5,)`` the terms of the loss, not divided either, and the number of positives.
         """
-        images = batch.images.to(self.fabric.device, memory_format=torch.channels_last).float() / 255
+        images = self._images(batch)
         targets = Targets(*(part.to(self.fabric.device) for part in batch.targets))
         with self.fabric.no_backward_sync(self.model, enabled=not ends_step):
             *terms, positives = self.loss(self.model(images), targets)
             terms = torch.stack(terms) * positives.clamp(min=1)
             self.fabric.backward(terms[0])
         return torch.cat((terms.detach(), positives[None]))
+
+    def _images(self, batch: Batch) -> Tensor:
+        """``(B, 3, H, W)`` in 0 to 1."""
+        if batch.images is not None:
+            return batch.images.to(self.fabric.device, memory_format=torch.channels_last).float() / 255
+        assert self.gpu_pictures is not None
+        assert batch.plans is not None
+        return self.gpu_pictures.render(batch.plans)
 
     def _step(self, sums: Tensor) -> None:
         """Divide gradients by the positives of all batches and processes of the step, and change the weights.
@@ -259,14 +270,38 @@ def _prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[_Ru
     average = ExponentialMovingAverage(detector, settings.ema)
     if settings.sync_batch_norm:
         synchronise_batch_norm(detector, fabric.device)
-    pictures = TrainingPictures(training.records, settings, metadata.padding_colour)
-    loader = build_loader(pictures, batches, settings.workers)
+    loader, gpu_pictures = _load_pictures(training, settings, metadata, batches, fabric.device)
     loss = DetectionLoss(metadata, settings.label_smoothing).to(fabric.device)
     model, optimizer = fabric.setup(detector, build_optimizer(detector, settings))
-    run = _Run(folder, settings, metadata, progress, batches, loader, fabric, detector, average, model, optimizer, loss)
+    run = _Run(
+        folder,
+        settings,
+        metadata,
+        progress,
+        batches,
+        loader,
+        gpu_pictures,
+        fabric,
+        detector,
+        average,
+        model,
+        optimizer,
+        loss,
+    )
     if saved is not None:
         run.restore(saved)
     return run, training, validation
+
+
+def _load_pictures(
+    training: Dataset, settings: TrainSettings, metadata: ModelMetadata, batches: EpochBatches, device: torch.device
+) -> tuple[DataLoader[Sample] | DataLoader[Plan], GpuPictures | None]:
+    """The loader, and the pictures in the GPU's memory where they fit."""
+    if not fits(len(training.records), settings.size, device):
+        pictures = TrainingPictures(training.records, settings, metadata.padding_colour)
+        return build_loader(pictures, batches, settings.workers), None
+    gpu_pictures = GpuPictures(training.records, settings.size, metadata.padding_colour, device)
+    return build_loader(TrainingPlans(gpu_pictures.sources, settings), batches, settings.workers), gpu_pictures
 
 
 def _check_finite(loss: float, progress: Progress, settings: TrainSettings) -> None:

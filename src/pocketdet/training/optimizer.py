@@ -69,8 +69,7 @@ class ExponentialMovingAverage:
         """
         decay = min(self.decay, (1 + step) / (10 + step))
         average, current = self.detector.state_dict(), detector.state_dict()
-        for name, value in average.items():
-            if value.is_floating_point():
-                value.lerp_(current[name], 1 - decay)
-            else:
-                value.copy_(current[name])
+        moving = [name for name, value in average.items() if value.is_floating_point()]
+        torch._foreach_lerp_([average[name] for name in moving], [current[name] for name in moving], 1 - decay)
+        for name in average.keys() - set(moving):
+            average[name].copy_(current[name])

@@ -18,8 +18,8 @@ from pocketdet.evaluation import evaluate
 from pocketdet.models.checkpoint import TorchBackend, load_detector
 from pocketdet.reports import Report, write_report
 from pocketdet.runtime.predictor import Predictor
-from pocketdet.training.augment import Sample
 from pocketdet.training.loader import EpochBatches, TrainingPictures
+from pocketdet.training.pictures import Sample
 from pocketdet.training.run_folder import RunFolder
 from pocketdet.training.settings import TrainSettings
 

@@ -28,7 +28,10 @@ class TrainSettings:
         freeze_epochs: First epochs with a fixed backbone, its batch norm fixed too.
         freeze_batch_norm: The backbone's batch norm keeps the statistics of the start weights in all epochs.
         mosaic: Probability that a training picture is a mosaic of four.
-        plain_epochs: Share of the epochs, at the end, without mosaic.
+        mixup: Probability that a training picture is blended with another one.
+        cutmix: Probability that a rectangle of another picture covers a part of it.
+        copy_paste: Probability that objects of other pictures are pasted in, as rectangles.
+        plain_epochs: Share of the epochs, at the end, without the four above.
         flip: Probability of a mirrored picture.
         label_smoothing: 0 is off; e moves every class target by e / 2 towards one half.
         ema: Decay of the average of the weights; 0 is off.
@@ -64,6 +67,9 @@ class TrainSettings:
     freeze_epochs: int = 0
     freeze_batch_norm: bool = False
     mosaic: float = 0.7
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    copy_paste: float = 0.0
     plain_epochs: float = 0.3
     flip: float = 0.5
     label_smoothing: float = 0.0
@@ -91,7 +97,7 @@ class TrainSettings:
         for name in ("workers", "patience"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        for name in ("mosaic", "plain_epochs", "flip", "label_smoothing"):
+        for name in ("mosaic", "mixup", "cutmix", "copy_paste", "plain_epochs", "flip", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
         if not 0 <= self.ema < 1:
