@@ -22,8 +22,11 @@ from pocketdet.evaluation import evaluate
 from pocketdet.models.checkpoint import TorchBackend, save_detector
 from pocketdet.models.detector import Detector, build_from_metadata
 from pocketdet.runtime.predictor import Predictor
+from pocketdet.training.adversarial import hide_objects
 from pocketdet.training.assigner import Targets
 from pocketdet.training.augment import Sample
+from pocketdet.training.chance import input_size, is_attacked, resize
+from pocketdet.training.cross_batch_norm import cross_batch_norms, end_step
 from pocketdet.training.loader import Batch, EpochBatches, TrainingPictures, build_loader
 from pocketdet.training.loss import DetectionLoss
 from pocketdet.training.optimizer import ExponentialMovingAverage, build_optimizer, learning_rate, set_learning_rate
@@ -179,6 +182,12 @@ class _Run:
         """
         images = batch.images.to(self.fabric.device, memory_format=torch.channels_last).float() / 255
         targets = Targets(*(part.to(self.fabric.device) for part in batch.targets))
+        progress, settings = self.progress, self.settings
+        step = progress.epoch * self.steps + progress.batch // settings.accumulate
+        self.detector.neck.drop.probability = settings.dropblock * step / (settings.epochs * self.steps)
+        images, targets = resize(images, targets, input_size(settings, step))
+        if is_attacked(settings, progress.epoch, progress.batch):
+            images = hide_objects(self.detector, images, self.fabric)
         with self.fabric.no_backward_sync(self.model, enabled=not ends_step):
             *terms, positives = self.loss(self.model(images), targets)
             terms = torch.stack(terms) * positives.clamp(min=1)
@@ -202,6 +211,7 @@ class _Run:
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        end_step(self.detector)
         self.average.update(self.detector, step)
         progress.sums = [a + b for a, b in zip(progress.sums, terms, strict=True)]
 
@@ -253,6 +263,8 @@ def _prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[_Ru
     detector = build_from_metadata(metadata)
     if saved is None:
         load_start(detector, settings, console)
+    if settings.cross_batch_norm:
+        cross_batch_norms(detector)
     use_bf16 = settings.bf16 if settings.bf16 is not None else on_first(gains_from_bf16)
     fabric = open_fabric(use_bf16, settings.freeze_epochs > 0)
     detector.to(fabric.device).to(memory_format=torch.channels_last)

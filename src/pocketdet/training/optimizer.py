@@ -31,11 +31,13 @@ def build_optimizer(detector: Detector, settings: TrainSettings) -> torch.optim.
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> float:
-    """Linear warmup, then half a cosine down to 1 % at the last step."""
+    """Linear warmup, then half a cosine down to 1 % at the last step, or no change."""
     warmup = max(1.0, settings.warmup_epochs * steps_per_epoch)
     total = settings.epochs * steps_per_epoch
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
+    if settings.schedule == "constant":
+        return settings.learning_rate
     progress = min(1.0, (step - warmup) / max(1.0, total - warmup))
     share = FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * (1 + math.cos(math.pi * progress)) / 2
     return settings.learning_rate * share

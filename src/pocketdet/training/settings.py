@@ -6,6 +6,9 @@ from typing import Literal
 
 from pocketdet.errors import SettingsError
 
+STRIDE = 32  # of P5; inputs are multiples of it
+SMALLEST_SIZE = 64
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
@@ -15,6 +18,7 @@ class TrainSettings:
         model: Backbone: mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, or a V3 with _minimalistic.
         width: Multiplier of the backbone's channels.
         neck_width: Multiplier of the channels of neck and head.
+        neck_activation: Of neck and head: ReLU6, or Mish as in YOLOv4.
         padding: Of the backbone: TensorFlow's "same" or PyTorch's "symmetric"; start weights carry the right one.
         size: Height and width of the input in pixels, a multiple of 32.
         epochs: Passes over the training pictures.
@@ -23,6 +27,7 @@ class TrainSettings:
         optimizer: AdamW, or SGD with momentum.
         learning_rate: At the end of the warmup, for neck and head.
         backbone_learning_rate: Factor on the learning rate for the backbone.
+        schedule: After the warmup the learning rate falls along a cosine to 1 %, or stays.
         weight_decay: On convolution weights only.
         warmup_epochs: Epochs in which the learning rate rises.
         freeze_epochs: First epochs with a fixed backbone, its batch norm fixed too.
@@ -30,6 +35,10 @@ class TrainSettings:
         mosaic: Probability that a training picture is a mosaic of four.
         plain_epochs: Share of the epochs, at the end, without mosaic.
         flip: Probability of a mirrored picture.
+        multi_scale: Every 10 steps another input size, within this share of the size; 0 is off.
+        dropblock: Probability that DropBlock leaves a cell of the neck's maps out, rising from 0 over the run.
+        cross_batch_norm: Batch norm over all batches of a step so far, for accumulate above 1.
+        self_adversarial: Probability of a batch whose pictures the network first alters to hide their objects.
         label_smoothing: 0 is off; e moves every class target by e / 2 towards one half.
         ema: Decay of the average of the weights; 0 is off.
         start_weights: A safetensors file with weights of the backbone or of a whole detector.
@@ -51,6 +60,7 @@ class TrainSettings:
     model: str = "mobilenet_v2"
     width: float = 1.0
     neck_width: float = 0.5
+    neck_activation: Literal["relu6", "mish"] = "relu6"
     padding: Literal["same", "symmetric"] | None = None
     size: int = 416
     epochs: int = 100
@@ -59,6 +69,7 @@ class TrainSettings:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1.5e-3
     backbone_learning_rate: float = 0.3
+    schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.02
     warmup_epochs: float = 1.0
     freeze_epochs: int = 0
@@ -66,6 +77,10 @@ class TrainSettings:
     mosaic: float = 0.7
     plain_epochs: float = 0.3
     flip: float = 0.5
+    multi_scale: float = 0.0
+    dropblock: float = 0.0
+    cross_batch_norm: bool = False
+    self_adversarial: float = 0.0
     label_smoothing: float = 0.0
     ema: float = 0.998
     start_weights: Path | None = None
@@ -83,18 +98,23 @@ class TrainSettings:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        if self.size < 64 or self.size % 32:
-            raise SettingsError(f"size is {self.size}; it must be a multiple of 32, from 64 on")
+        if self.size < SMALLEST_SIZE or self.size % STRIDE:
+            raise SettingsError(f"size is {self.size}; it must be a multiple of {STRIDE}, from {SMALLEST_SIZE} on")
         for name in ("epochs", "batch_size", "accumulate", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("workers", "patience"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        for name in ("mosaic", "plain_epochs", "flip", "label_smoothing"):
+        for name in ("mosaic", "plain_epochs", "flip", "label_smoothing", "self_adversarial"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
-        if not 0 <= self.ema < 1:
-            raise SettingsError(f"ema is {self.ema}; it must be at least 0 and below 1")
+        for name in ("ema", "dropblock", "multi_scale"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        if self.schedule not in ("cosine", "constant"):
+            raise SettingsError(f'schedule is "{self.schedule}"; it must be one of cosine, constant')
+        if self.cross_batch_norm and self.sync_batch_norm:
+            raise SettingsError("cross_batch_norm and sync_batch_norm are both on; choose one of them")
         if self.learning_rate <= 0:
             raise SettingsError(f"learning_rate is {self.learning_rate}; it must be above 0")

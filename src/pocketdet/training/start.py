@@ -37,6 +37,7 @@ def describe(data: Path, training: Dataset, settings: TrainSettings) -> ModelMet
         backbone=settings.model,
         width=settings.width,
         neck_width=settings.neck_width,
+        neck_activation=settings.neck_activation,
         padding=settings.padding or "symmetric",
         class_names=training.class_names,
         input_size=(settings.size, settings.size),
