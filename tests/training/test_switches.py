@@ -139,3 +139,27 @@ def test_the_constant_schedule_stays_after_the_warmup() -> None:
 def test_switches_out_of_range_are_named(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         TrainSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_thawed_backbone_learns_gently_with_its_statistics_fixed_and_the_warmup_does_not_restart(
+    drawn_voc: Path, tmp_path: Path
+) -> None:
+    states, rates = [], []
+    for epochs in (1, 3):
+        output = tmp_path / str(epochs)
+        settings = dataclasses.replace(SMALL, epochs=epochs, schedule="constant", warmup_epochs=1, output=output)
+        gentle = dataclasses.replace(
+            settings, freeze_epochs=1, backbone_learning_rate=0.05, freeze_batch_norm=True, learning_rate=1e-3
+        )
+        train(drawn_voc, gentle)
+        saved = torch.load(output / "last.pt", weights_only=True)
+        states.append(saved["detector"])
+        rates.append([group["lr"] for group in saved["optimizer"]["param_groups"]])
+    frozen, thawed = states
+    assert rates[1] == pytest.approx([1e-3, 1e-3, 5e-5, 5e-5]), "neck and head, then the backbone"
+    moved = {name: (thawed[name] - frozen[name]).abs().max().item() for name in frozen if "num_batches" not in name}
+    backbone = {name: distance for name, distance in moved.items() if name.startswith("backbone.")}
+    assert not [name for name, distance in backbone.items() if "running" in name and distance]
+    weights = [distance for name, distance in backbone.items() if name.endswith("0.weight")]
+    assert all(0 < distance < 6 * 2 * 5e-5 for distance in weights), "six steps of AdamW, each of about the rate"
+    assert max(distance for name, distance in moved.items() if name.startswith("neck.")) > 1e-3

@@ -25,6 +25,7 @@ from pocketdet.runtime.predictor import Predictor
 from pocketdet.training.adversarial import hide_objects
 from pocketdet.training.assigner import Targets
 from pocketdet.training.augment import Sample
+from pocketdet.training.batch_size import settle
 from pocketdet.training.chance import input_size, is_attacked, resize
 from pocketdet.training.cross_batch_norm import cross_batch_norms, end_step
 from pocketdet.training.loader import Batch, EpochBatches, TrainingPictures, build_loader
@@ -256,7 +257,6 @@ def _prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[_Ru
         on_first(folder.start)
     training, validation = split_data(data, settings)
     tell_data(training, validation, console)
-    batches = EpochBatches(len(training.records), settings.batch_size, settings.seed, rank(), num_processes())
 
     metadata = describe(data, training, settings) if saved is None else stored_metadata(saved, folder, training)
     torch.manual_seed(settings.seed)
@@ -271,9 +271,12 @@ def _prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[_Ru
     average = ExponentialMovingAverage(detector, settings.ema)
     if settings.sync_batch_norm:
         synchronise_batch_norm(detector, fabric.device)
+    loss = DetectionLoss(metadata, settings.label_smoothing).to(fabric.device)
+    if saved is None:
+        settings = settle(settings, detector, loss, fabric, training, console)
+    batches = EpochBatches(len(training.records), settings.batch_size, settings.seed, rank(), num_processes())
     pictures = TrainingPictures(training.records, settings, metadata.padding_colour)
     loader = build_loader(pictures, batches, settings.workers)
-    loss = DetectionLoss(metadata, settings.label_smoothing).to(fabric.device)
     model, optimizer = fabric.setup(detector, build_optimizer(detector, settings))
     run = _Run(folder, settings, metadata, progress, batches, loader, fabric, detector, average, model, optimizer, loss)
     if saved is not None:
@@ -285,7 +288,7 @@ def _check_finite(loss: float, progress: Progress, settings: TrainSettings) -> N
     if not math.isfinite(loss):
         raise SettingsError(
             f"the loss is {loss} in epoch {progress.epoch + 1}, batch {progress.batch}; "
-            f"start again with a lower learning_rate than {settings.learning_rate}"
+            f"start again with a lower learning_rate than {settings.peak_learning_rate:.3g}"
         )
 
 

@@ -1,6 +1,7 @@
 """What a person sets for a training run. Free of torch, so that ``pocketdet train --help`` works without it."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,8 @@ from pocketdet.errors import SettingsError
 
 STRIDE = 32  # of P5; inputs are multiples of it
 SMALLEST_SIZE = 64
+BASE_PICTURES = 16  # a step; the learning rates below belong to it
+BASE_LEARNING_RATES = {"adamw": 1.5e-3, "sgd": 1e-2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +25,12 @@ class TrainSettings:
         padding: Of the backbone: TensorFlow's "same" or PyTorch's "symmetric"; start weights carry the right one.
         size: Height and width of the input in pixels, a multiple of 32.
         epochs: Passes over the training pictures.
-        batch_size: Pictures a batch; where torchrun started several processes they share it.
+        batch_size: Pictures a batch; where torchrun started several processes they share it. 0 chooses the largest
+            power of two, up to 64, that fits the memory.
         accumulate: Batches a step of the optimizer.
         optimizer: AdamW, or SGD with momentum.
-        learning_rate: At the end of the warmup, for neck and head.
+        learning_rate: At the end of the warmup, for neck and head. By default 0.0015 for AdamW, 0.01 for SGD at 16
+            pictures a step (batch_size times accumulate); grows with their number, for AdamW with its square root.
         backbone_learning_rate: Factor on the learning rate for the backbone.
         schedule: After the warmup the learning rate falls along a cosine to 1 %, or stays.
         weight_decay: On convolution weights only.
@@ -67,7 +72,7 @@ class TrainSettings:
     batch_size: int = 16
     accumulate: int = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 1.5e-3
+    learning_rate: float | None = None
     backbone_learning_rate: float = 0.3
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.02
@@ -100,10 +105,10 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.size < SMALLEST_SIZE or self.size % STRIDE:
             raise SettingsError(f"size is {self.size}; it must be a multiple of {STRIDE}, from {SMALLEST_SIZE} on")
-        for name in ("epochs", "batch_size", "accumulate", "evaluate_every"):
+        for name in ("epochs", "accumulate", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("workers", "patience"):
+        for name in ("batch_size", "workers", "patience"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 0")
         for name in ("mosaic", "plain_epochs", "flip", "label_smoothing", "self_adversarial"):
@@ -116,5 +121,17 @@ class TrainSettings:
             raise SettingsError(f'schedule is "{self.schedule}"; it must be one of cosine, constant')
         if self.cross_batch_norm and self.sync_batch_norm:
             raise SettingsError("cross_batch_norm and sync_batch_norm are both on; choose one of them")
-        if self.learning_rate <= 0:
+        if self.learning_rate is not None and self.learning_rate <= 0:
             raise SettingsError(f"learning_rate is {self.learning_rate}; it must be above 0")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate at the end of the warmup.
+
+        By default scaled by the pictures of a step: for SGD linearly (1706.02677 §2.1), for AdamW by the square root
+        (2205.10330).
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        ratio = self.batch_size * self.accumulate / BASE_PICTURES
+        return BASE_LEARNING_RATES[self.optimizer] * (ratio if self.optimizer == "sgd" else math.sqrt(ratio))
