@@ -163,3 +163,15 @@ def test_a_thawed_backbone_learns_gently_with_its_statistics_fixed_and_the_warmu
     weights = [distance for name, distance in backbone.items() if name.endswith("0.weight")]
     assert all(0 < distance < 6 * 2 * 5e-5 for distance in weights), "six steps of AdamW, each of about the rate"
     assert max(distance for name, distance in moved.items() if name.startswith("neck.")) > 1e-3
+
+
+def test_start_weights_with_another_activation_in_the_neck_are_pointed_out(
+    drawn_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = dataclasses.replace(SMALL, epochs=1, neck_activation="mish", output=tmp_path / "first")
+    start = train(drawn_voc, first).best
+    train(drawn_voc, dataclasses.replace(first, start_weights=start, output=tmp_path / "same"))
+    assert "trained with mish" not in capsys.readouterr().err
+    plain = dataclasses.replace(SMALL, epochs=1, start_weights=start, output=tmp_path / "other")
+    train(drawn_voc, plain)
+    assert "trained with mish, this one has relu6: choose --neck-activation mish" in capsys.readouterr().err
