@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -342,6 +342,7 @@ def explain(
     neck_width: float = 0.5,
     size: int | None = None,
     num_classes: int = 80,
+    neck_activation: Literal["relu6", "mish"] = "relu6",
     as_json: AsJson = False,
 ) -> None:
     """Print a network's table, block by block: operators, channels, parameters, multiply-adds.
@@ -353,6 +354,7 @@ def explain(
         neck_width: Multiplier of the channels of neck and head; a checkpoint has its own.
         size: Height and width of the input in pixels, a multiple of 32; by default 416, or the checkpoint's.
         num_classes: How many classes the head tells apart; a checkpoint has its own.
+        neck_activation: Of neck and head; a checkpoint has its own.
     """
     from pocketdet.loading import find_checkpoint, require_packages
 
@@ -364,7 +366,7 @@ def explain(
 
     if path is None:
         side = 416 if size is None else size
-        explanation = explain_network(model, (side, side), width, neck_width, num_classes)
+        explanation = explain_network(model, (side, side), width, neck_width, num_classes, neck_activation)
     else:
         detector, metadata = load_detector(path)
         explanation = explain_network(detector, metadata.input_size if size is None else (size, size))

@@ -14,7 +14,7 @@ from pocketdet.runtime.predictor import Predictor
 ASSETS = Path(__file__).parent / "assets"
 BEST_CHECKPOINT = "best.safetensors"
 MODEL_PACKAGES = ("torch", "safetensors")
-TRAINING_PACKAGES = (*MODEL_PACKAGES, "lightning_fabric", "cv2", "tensorboard", "matplotlib")
+TRAINING_PACKAGES = (*MODEL_PACKAGES, "lightning_fabric", "cv2", "tensorboard", "matplotlib", "psutil")
 PICKLED_SUFFIXES = (".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 

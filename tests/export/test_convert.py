@@ -198,3 +198,18 @@ def test_half_weights_halve_the_file_and_pass_the_same_gate(exported: Exported, 
     image = np.random.default_rng(0).integers(0, 255, (1, 96, 128, 3), dtype=np.uint8)
     whole, half = (OnnxBackend(path).run(image) for path in (exported.report.path, report.path))
     assert np.abs(whole[0].boxes - half[0].boxes).max() > 0
+
+
+def test_a_detector_with_mish_passes_the_gate(tmp_path: Path):
+    metadata = dataclasses.replace(METADATA, neck_activation="mish")
+    torch.manual_seed(0)
+    detector = build_from_metadata(metadata).train()
+    detector.neck.drop.probability = 0.5
+    with torch.no_grad():
+        for _ in range(10):
+            detector(torch.rand(4, 3, 96, 128))
+    save_detector(tmp_path / "mish.safetensors", detector, metadata)
+    report = export(tmp_path / "mish.safetensors")
+    graph = onnx.load(report.path).graph
+    assert not [node for node in graph.node if node.op_type.startswith("Random")]
+    assert OnnxBackend(report.path).metadata.neck_activation == "mish"

@@ -10,7 +10,7 @@ from torch import nn
 from pocketdet.core.decode import LevelLogits
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import SettingsError
-from pocketdet.models import BACKBONES, HeadOutput, build_detector, build_from_metadata, count_multiply_adds
+from pocketdet.models import BACKBONES, HeadOutput, build_detector, build_from_metadata, count_multiply_adds, explain
 from pocketdet.models.neck import SpatialPyramidPooling
 
 ANCESTOR = Path(__file__).resolve().parents[2] / "../shared/formats/mobilenet_yolov4_pth_keys.json"
@@ -129,8 +129,31 @@ def test_metadata_are_enough_to_build_the_same_network():
         ({"backbone": "mobilenet_v2", "num_classes": 0}, "num_classes is 0"),
         ({"backbone": "mobilenet_v2", "num_classes": 2, "neck_width": -1}, "neck_width is -1"),
         ({"backbone": "mobilenet_v2", "num_classes": 2, "padding": "full"}, 'padding is "full"'),
+        (
+            {"backbone": "mobilenet_v2", "num_classes": 2, "neck_activation": "gelu"},
+            'neck_activation is "gelu".*relu6, mish',
+        ),
     ],
 )
 def test_bad_arguments_say_what_is_possible(arguments, message):
     with pytest.raises(SettingsError, match=message):
         build_detector(**arguments)
+
+
+def test_mish_is_in_neck_and_head_alone_and_travels_in_the_metadata():
+    metadata = ModelMetadata("mobilenet_v2", 0.35, 0.125, "symmetric", ("a",), (64, 64), neck_activation="mish")
+    detector = build_from_metadata(ModelMetadata.from_json(metadata.to_json(), "here"))
+    kinds = {name.partition(".")[0]: {type(m) for m in part.modules()} for name, part in detector.named_children()}
+    for part in ("neck", "head"):
+        assert nn.Mish in kinds[part]
+        assert nn.ReLU6 not in kinds[part]
+    assert nn.Mish not in kinds["backbone"]
+    plain = build_detector("mobilenet_v2", 1, 0.35, 0.125)
+    assert plain.state_dict().keys() == detector.state_dict().keys()
+    assert {row.activation for row in explain(detector, (64, 64)).rows if row.part == "neck"} == {"MISH", ""}
+
+
+def test_metadata_from_before_mish_mean_relu6():
+    values = json.loads(ModelMetadata("mobilenet_v2", 1.0, 0.5, "same", ("a",), (64, 64)).to_json())
+    del values["neck_activation"]
+    assert ModelMetadata.from_json(json.dumps(values), "here").neck_activation == "relu6"

@@ -85,7 +85,7 @@ def test_the_features_of_mobilenet_v2_tell_two_crops_of_a_cat_from_an_astronaut(
     load_start_weights(backbone, file(V2_FEATURES))
     person = Image.fromarray(skimage_data.astronaut()).resize((224, 224))
     images = [chelsea, chelsea.flip(3), torch.from_numpy(np.array(person)).permute(2, 0, 1)[None] / 255]
-    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in read_start_weights_info(file(V2_FEATURES))[1:])
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in read_start_weights_info(file(V2_FEATURES))[1:3])
     with torch.inference_mode():
         cat, mirrored, astronaut = (
             nn.functional.normalize(backbone((image - mean) / std)[2].mean(dim=(2, 3))) for image in images
@@ -118,7 +118,7 @@ def test_mobilenet_v1_computes_what_timm_computes(tmp_path, suffix):
     report = load_start_weights(ours, path)
     assert (report.missing, report.unexpected, report.mismatched) == ((), (), ())
     assert (report.padding, report.mean, report.std) == ("symmetric", (0.5,) * 3, (0.5,) * 3)
-    assert read_start_weights_info(path) == (report.padding, report.mean, report.std)
+    assert read_start_weights_info(path) == (report.padding, report.mean, report.std, report.neck_activation)
     images = torch.randn(1, 3, 96, 96)
     with torch.inference_mode():
         torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-5)

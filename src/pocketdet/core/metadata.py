@@ -33,6 +33,7 @@ class ModelMetadata:
         mean: Per channel, subtracted from RGB in 0 to 1.
         std: Per channel, divides after the subtraction.
         padding_colour: RGB of the letterbox's bars, 0 to 255.
+        neck_activation: Of neck and head, ``"relu6"`` or ``"mish"``.
         licence: Of the weights.
         training_data: What the detector learned from.
         metrics: Measured values, such as ``{"AP50": 0.71, "AP": 0.43}``.
@@ -51,6 +52,7 @@ class ModelMetadata:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     padding_colour: tuple[int, int, int] = (114, 114, 114)
+    neck_activation: str = "relu6"
     licence: str = "MIT"
     training_data: str = ""
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)

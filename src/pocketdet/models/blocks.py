@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from pocketdet.errors import SettingsError
 
-Activation = Literal["RE", "RE6", "HS", "linear"]
-ACTIVATIONS: dict[str, type[nn.ReLU] | type[nn.ReLU6] | type[nn.Hardswish]] = {
+Activation = Literal["RE", "RE6", "HS", "MISH", "linear"]
+ACTIVATIONS: dict[str, type[nn.ReLU] | type[nn.ReLU6] | type[nn.Hardswish] | type[nn.Mish]] = {
     "RE": nn.ReLU,
     "RE6": nn.ReLU6,
     "HS": nn.Hardswish,  # x * ReLU6(x + 3) / 6, V3 §5.2
+    "MISH": nn.Mish,  # x * tanh(softplus(x)), 1908.08681 §2
 }
 PADDINGS = ("same", "symmetric")
 

@@ -8,7 +8,7 @@ from pocketdet.errors import SettingsError
 from pocketdet.models.backbone import Backbone
 from pocketdet.models.backbones import build_backbone
 from pocketdet.models.head import Head, HeadOutput
-from pocketdet.models.neck import Neck
+from pocketdet.models.neck import FORMS, Neck
 
 PerChannel = tuple[float, float, float]
 IMAGENET_MEAN: PerChannel = (0.485, 0.456, 0.406)
@@ -24,6 +24,7 @@ class Detector(nn.Module):
         neck_width: Multiplies the channels of neck and head.
         mean: Per channel, subtracted from RGB in 0 to 1.
         std: Per channel, divides after the subtraction.
+        neck_activation: Of neck and head, a key of ``FORMS``.
     """
 
     mean: Tensor
@@ -36,11 +37,12 @@ class Detector(nn.Module):
         neck_width: float = 1.0,
         mean: PerChannel = IMAGENET_MEAN,
         std: PerChannel = IMAGENET_STD,
+        neck_activation: str = "relu6",
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.neck = Neck(backbone.out_channels, neck_width)
-        self.head = Head(self.neck.out_channels, num_classes)
+        self.neck = Neck(backbone.out_channels, neck_width, FORMS[neck_activation])
+        self.head = Head(self.neck.out_channels, num_classes, FORMS[neck_activation])
         self.num_classes = num_classes
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
@@ -59,6 +61,7 @@ def build_detector(
     padding: str = "symmetric",
     mean: PerChannel = IMAGENET_MEAN,
     std: PerChannel = IMAGENET_STD,
+    neck_activation: str = "relu6",
 ) -> Detector:
     """A detector with random weights.
 
@@ -70,15 +73,18 @@ def build_detector(
         padding: Of the backbone: ``"same"`` (TensorFlow's) or ``"symmetric"`` (PyTorch's).
         mean: Per channel, subtracted from RGB in 0 to 1.
         std: Per channel, divides after the subtraction.
+        neck_activation: Of neck and head: ``"relu6"`` or ``"mish"``.
 
     Raises:
-        SettingsError: An unknown backbone or padding, or a number out of range.
+        SettingsError: An unknown backbone, padding or activation, or a number out of range.
     """
     if num_classes < 1:
         raise SettingsError(f"num_classes is {num_classes}; a detector needs at least 1 class")
     if not 0 < neck_width <= 4:
         raise SettingsError(f"neck_width is {neck_width}; it must be above 0 and at most 4")
-    return Detector(build_backbone(backbone, width, padding), num_classes, neck_width, mean, std)
+    if neck_activation not in FORMS:
+        raise SettingsError(f'neck_activation is "{neck_activation}"; it must be one of {", ".join(FORMS)}')
+    return Detector(build_backbone(backbone, width, padding), num_classes, neck_width, mean, std, neck_activation)
 
 
 def build_from_metadata(metadata: ModelMetadata) -> Detector:
@@ -91,4 +97,5 @@ def build_from_metadata(metadata: ModelMetadata) -> Detector:
         metadata.padding,
         metadata.mean,
         metadata.std,
+        metadata.neck_activation,
     )

@@ -36,7 +36,7 @@ class Row:
         expansion: Channels inside; ``None`` where nothing is expanded.
         out_channels: Of the output.
         has_se: Squeeze-and-excitation.
-        activation: RE, RE6, HS, or empty for a linear one.
+        activation: RE, RE6, HS, MISH, or empty for a linear one.
         stride: Input pixels per output pixel.
         parameters: Learned numbers.
         multiply_adds: For one image; convolutions and linear layers.
@@ -131,6 +131,7 @@ def explain(
     width: float = 1.0,
     neck_width: float = 1.0,
     num_classes: int = 80,
+    neck_activation: str = "relu6",
 ) -> Explanation:
     """Explain a detector or a classification network, block by block.
 
@@ -140,13 +141,14 @@ def explain(
         width: Of the backbone, where ``model`` is a name.
         neck_width: Of neck and head, where ``model`` is a name.
         num_classes: K, where ``model`` is a name.
+        neck_activation: Of neck and head, where ``model`` is a name.
 
     Raises:
         SettingsError: An unknown name, or a number out of range.
     """
     check_size(*size)
     if isinstance(model, str):
-        network: nn.Module = build_detector(model, num_classes, width, neck_width)
+        network: nn.Module = build_detector(model, num_classes, width, neck_width, neck_activation=neck_activation)
         title = f"{model}, width {width:g}, neck width {neck_width:g}, {num_classes} classes"
     else:
         network, title = model, type(model).__name__.lower()

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from pocketdet.models.blocks import DepthwiseSeparable, initialise
-from pocketdet.models.neck import FORM
+from pocketdet.models.blocks import DepthwiseSeparable, Form, initialise
+from pocketdet.models.neck import FORMS
 
 ANCHORS_PER_CELL = 3
 OBJECTNESS_PRIOR = 0.01  # share of cells that hold an object, at the start of a training
@@ -27,12 +27,13 @@ class LevelHead(nn.Module):
     Args:
         in_channels: Of the neck's output.
         num_classes: K.
+        form: Padding, batch norm and activation.
     """
 
-    def __init__(self, in_channels: int, num_classes: int) -> None:
+    def __init__(self, in_channels: int, num_classes: int, form: Form = FORMS["relu6"]) -> None:
         super().__init__()
         channels = 2 * in_channels
-        self.separable = DepthwiseSeparable(in_channels, channels, FORM)
+        self.separable = DepthwiseSeparable(in_channels, channels, form)
         self.boxes = nn.Conv2d(channels, ANCHORS_PER_CELL * 4, 1)
         self.objectness = nn.Conv2d(channels, ANCHORS_PER_CELL, 1)
         self.classes = nn.Conv2d(channels, ANCHORS_PER_CELL * num_classes, 1)
@@ -51,9 +52,9 @@ class LevelHead(nn.Module):
 class Head(nn.Module):
     """One ``LevelHead`` a level, P3 first; arguments as there, one number of channels a level."""
 
-    def __init__(self, in_channels: Sequence[int], num_classes: int) -> None:
+    def __init__(self, in_channels: Sequence[int], num_classes: int, form: Form = FORMS["relu6"]) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(LevelHead(channels, num_classes) for channels in in_channels)
+        self.levels = nn.ModuleList(LevelHead(channels, num_classes, form) for channels in in_channels)
 
     def forward(self, levels: Sequence[Tensor]) -> list[HeadOutput]:
         """The neck's P3, P4, P5 to raw logits."""

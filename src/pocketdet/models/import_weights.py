@@ -26,6 +26,7 @@ class StartWeightsInfo(NamedTuple):
     padding: str  # "same" or "symmetric"
     mean: PerChannel  # of RGB in 0 to 1
     std: PerChannel
+    neck_activation: str | None = None  # where the file holds a neck of ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Report:
         padding: The backbone's padding that the weights were trained with.
         mean: The normalisation that the weights were trained with.
         std: Likewise.
+        neck_activation: Likewise, where the file holds a neck of ours.
     """
 
     loaded: tuple[str, ...]
@@ -49,6 +51,7 @@ class Report:
     padding: str
     mean: PerChannel
     std: PerChannel
+    neck_activation: str | None
 
     def to_text(self) -> str:
         """A line a kind, every key named; a part of a detector of which the file has nothing is named as a whole."""
@@ -156,7 +159,7 @@ def _read_torch(path: str | Path) -> dict[str, Tensor]:
 def _info(header: Mapping[str, str], keys: Iterable[str], path: str | Path) -> StartWeightsInfo:
     if METADATA_KEY in header:
         metadata = ModelMetadata.from_json(header[METADATA_KEY], str(path))
-        return StartWeightsInfo(metadata.padding, metadata.mean, metadata.std)
+        return StartWeightsInfo(metadata.padding, metadata.mean, metadata.std, metadata.neck_activation)
     padding = "same" if "same" in header.get("padding", "") else "symmetric"
     if TIMM_MARK in set(keys) or "127.5" in header.get("normalisation", ""):
         return StartWeightsInfo(padding, HALF, HALF)

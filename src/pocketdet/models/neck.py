@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pocketdet.models.blocks import ConvBlock, DepthwiseSeparable, Form, initialise, make_divisible
+from pocketdet.models.drop_block import DropBlock
 
-FORM = Form("symmetric", activation="RE6")
+# Of neck and head, by their names in the settings: forms of all their convolutions.
+FORMS = {"relu6": Form("symmetric", activation="RE6"), "mish": Form("symmetric", activation="MISH")}
 
 
 class SpatialPyramidPooling(nn.Module):
@@ -31,60 +33,65 @@ class SpatialPyramidPooling(nn.Module):
 class Neck(nn.Module):
     """Top-down and bottom-up paths over P3, P4, P5: PANet §3.2 with concatenation.
 
+    ``drop`` leaves blocks of P5, P4 and P3 out, each once, where the top-down path has made them and before head and
+    bottom-up path see them. Not in the backbone: PP-YOLO (2007.12099 §3.2) found that harmful on start weights.
+
     Args:
         in_channels: Of the backbone's P3, P4, P5.
         width: Multiplies all channels, which stay divisible by 8.
+        form: Padding, batch norm and activation.
     """
 
-    def __init__(self, in_channels: Sequence[int], width: float = 1.0) -> None:
+    def __init__(self, in_channels: Sequence[int], width: float = 1.0, form: Form = FORMS["relu6"]) -> None:
         super().__init__()
         p3, p4, p5 = (make_divisible(channels * width) for channels in (128, 256, 512))
         in_p3, in_p4, in_p5 = in_channels
         self.out_channels = (p3, p4, p5)
+        self.drop = DropBlock()
 
-        self.before_pooling = _three(in_p5, p5)
+        self.before_pooling = _three(in_p5, p5, form)
         self.pooling = SpatialPyramidPooling()
-        self.after_pooling = _three(4 * p5, p5)
+        self.after_pooling = _three(4 * p5, p5, form)
 
-        self.reduce_p5 = ConvBlock(p5, p4, 1, FORM)
-        self.lateral_p4 = ConvBlock(in_p4, p4, 1, FORM)
-        self.top_down_p4 = _five(2 * p4, p4)
-        self.reduce_p4 = ConvBlock(p4, p3, 1, FORM)
-        self.lateral_p3 = ConvBlock(in_p3, p3, 1, FORM)
-        self.top_down_p3 = _five(2 * p3, p3)
+        self.reduce_p5 = ConvBlock(p5, p4, 1, form)
+        self.lateral_p4 = ConvBlock(in_p4, p4, 1, form)
+        self.top_down_p4 = _five(2 * p4, p4, form)
+        self.reduce_p4 = ConvBlock(p4, p3, 1, form)
+        self.lateral_p3 = ConvBlock(in_p3, p3, 1, form)
+        self.top_down_p3 = _five(2 * p3, p3, form)
 
-        self.down_p3 = DepthwiseSeparable(p3, p4, FORM, stride=2)
-        self.bottom_up_p4 = _five(2 * p4, p4)
-        self.down_p4 = DepthwiseSeparable(p4, p5, FORM, stride=2)
-        self.bottom_up_p5 = _five(2 * p5, p5)
+        self.down_p3 = DepthwiseSeparable(p3, p4, form, stride=2)
+        self.bottom_up_p4 = _five(2 * p4, p4, form)
+        self.down_p4 = DepthwiseSeparable(p4, p5, form, stride=2)
+        self.bottom_up_p5 = _five(2 * p5, p5, form)
         initialise(self)
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """The backbone's P3, P4, P5 to the head's, of the same sizes."""
         p3, p4, p5 = levels
-        p5 = self.after_pooling(self.pooling(self.before_pooling(p5)))
-        p4 = self.top_down_p4(torch.cat((self.lateral_p4(p4), _upsample(self.reduce_p5(p5))), dim=1))
-        p3 = self.top_down_p3(torch.cat((self.lateral_p3(p3), _upsample(self.reduce_p4(p4))), dim=1))
+        p5 = self.drop(self.after_pooling(self.pooling(self.before_pooling(p5))))
+        p4 = self.drop(self.top_down_p4(torch.cat((self.lateral_p4(p4), _upsample(self.reduce_p5(p5))), dim=1)))
+        p3 = self.drop(self.top_down_p3(torch.cat((self.lateral_p3(p3), _upsample(self.reduce_p4(p4))), dim=1)))
         p4 = self.bottom_up_p4(torch.cat((self.down_p3(p3), p4), dim=1))
         p5 = self.bottom_up_p5(torch.cat((self.down_p4(p4), p5), dim=1))
         return [p3, p4, p5]
 
 
-def _three(in_channels: int, channels: int) -> nn.Sequential:
+def _three(in_channels: int, channels: int, form: Form) -> nn.Sequential:
     """1x1, separable 3x3 to twice the channels, 1x1."""
     return nn.Sequential(
-        ConvBlock(in_channels, channels, 1, FORM),
-        DepthwiseSeparable(channels, 2 * channels, FORM),
-        ConvBlock(2 * channels, channels, 1, FORM),
+        ConvBlock(in_channels, channels, 1, form),
+        DepthwiseSeparable(channels, 2 * channels, form),
+        ConvBlock(2 * channels, channels, 1, form),
     )
 
 
-def _five(in_channels: int, channels: int) -> nn.Sequential:
+def _five(in_channels: int, channels: int, form: Form) -> nn.Sequential:
     """Three, and once more separable 3x3 and 1x1."""
     return nn.Sequential(
-        *_three(in_channels, channels),
-        DepthwiseSeparable(channels, 2 * channels, FORM),
-        ConvBlock(2 * channels, channels, 1, FORM),
+        *_three(in_channels, channels, form),
+        DepthwiseSeparable(channels, 2 * channels, form),
+        ConvBlock(2 * channels, channels, 1, form),
     )
 
 

@@ -22,8 +22,12 @@ from pocketdet.evaluation import evaluate
 from pocketdet.models.checkpoint import TorchBackend, save_detector
 from pocketdet.models.detector import Detector, build_from_metadata
 from pocketdet.runtime.predictor import Predictor
+from pocketdet.training.adversarial import hide_objects
 from pocketdet.training.assigner import Targets
 from pocketdet.training.augment import Plan
+from pocketdet.training.batch_size import settle
+from pocketdet.training.chance import input_size, is_attacked, resize
+from pocketdet.training.cross_batch_norm import cross_batch_norms, end_step
 from pocketdet.training.gpu import GpuPictures, fits
 from pocketdet.training.loader import Batch, EpochBatches, TrainingPictures, TrainingPlans, build_loader
 from pocketdet.training.loss import DetectionLoss
@@ -182,6 +186,12 @@ class _Run:
         """
         images = self._images(batch)
         targets = Targets(*(part.to(self.fabric.device) for part in batch.targets))
+        progress, settings = self.progress, self.settings
+        step = progress.epoch * self.steps + progress.batch // settings.accumulate
+        self.detector.neck.drop.probability = settings.dropblock * step / (settings.epochs * self.steps)
+        images, targets = resize(images, targets, input_size(settings, step))
+        if is_attacked(settings, progress.epoch, progress.batch):
+            images = hide_objects(self.detector, images, self.fabric)
         with self.fabric.no_backward_sync(self.model, enabled=not ends_step):
             *terms, positives = self.loss(self.model(images), targets)
             terms = torch.stack(terms) * positives.clamp(min=1)
@@ -213,6 +223,7 @@ class _Run:
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        end_step(self.detector)
         self.average.update(self.detector, step)
         progress.sums = [a + b for a, b in zip(progress.sums, terms, strict=True)]
 
@@ -257,21 +268,25 @@ def _prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[_Ru
         on_first(folder.start)
     training, validation = split_data(data, settings)
     tell_data(training, validation, console)
-    batches = EpochBatches(len(training.records), settings.batch_size, settings.seed, rank(), num_processes())
 
     metadata = describe(data, training, settings) if saved is None else stored_metadata(saved, folder, training)
     torch.manual_seed(settings.seed)
     detector = build_from_metadata(metadata)
     if saved is None:
         load_start(detector, settings, console)
+    if settings.cross_batch_norm:
+        cross_batch_norms(detector)
     use_bf16 = settings.bf16 if settings.bf16 is not None else on_first(gains_from_bf16)
     fabric = open_fabric(use_bf16, settings.freeze_epochs > 0)
     detector.to(fabric.device).to(memory_format=torch.channels_last)
     average = ExponentialMovingAverage(detector, settings.ema)
     if settings.sync_batch_norm:
         synchronise_batch_norm(detector, fabric.device)
-    loader, gpu_pictures = _load_pictures(training, settings, metadata, batches, fabric.device)
     loss = DetectionLoss(metadata, settings.label_smoothing).to(fabric.device)
+    if saved is None:
+        settings = settle(settings, detector, loss, fabric, training, console)
+    batches = EpochBatches(len(training.records), settings.batch_size, settings.seed, rank(), num_processes())
+    loader, gpu_pictures = _load_pictures(training, settings, metadata, batches, fabric.device)
     model, optimizer = fabric.setup(detector, build_optimizer(detector, settings))
     run = _Run(
         folder,
@@ -308,7 +323,7 @@ def _check_finite(loss: float, progress: Progress, settings: TrainSettings) -> N
     if not math.isfinite(loss):
         raise SettingsError(
             f"the loss is {loss} in epoch {progress.epoch + 1}, batch {progress.batch}; "
-            f"start again with a lower learning_rate than {settings.learning_rate}"
+            f"start again with a lower learning_rate than {settings.peak_learning_rate:.3g}"
         )
 
 

@@ -26,19 +26,21 @@ def build_optimizer(detector: Detector, settings: TrainSettings) -> torch.optim.
             decay = settings.weight_decay if decays else 0.0
             groups.append({"params": parameters, "weight_decay": decay, "factor": factor})
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.999))
+        return torch.optim.SGD(groups, lr=settings.peak_learning_rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=settings.peak_learning_rate, betas=(0.9, 0.999))
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> float:
-    """Linear warmup, then half a cosine down to 1 % at the last step."""
+    """Linear warmup, then half a cosine down to 1 % at the last step, or no change."""
     warmup = max(1.0, settings.warmup_epochs * steps_per_epoch)
     total = settings.epochs * steps_per_epoch
     if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
+        return settings.peak_learning_rate * (step + 1) / warmup
+    if settings.schedule == "constant":
+        return settings.peak_learning_rate
     progress = min(1.0, (step - warmup) / max(1.0, total - warmup))
     share = FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * (1 + math.cos(math.pi * progress)) / 2
-    return settings.learning_rate * share
+    return settings.peak_learning_rate * share
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -1,10 +1,16 @@
 """What a person sets for a training run. Free of torch, so that ``pocketdet train --help`` works without it."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Literal
 
 from pocketdet.errors import SettingsError
+
+STRIDE = 32  # of P5; inputs are multiples of it
+SMALLEST_SIZE = 64
+BASE_PICTURES = 16  # a step; the learning rates below belong to it
+BASE_LEARNING_RATES = {"adamw": 1.5e-3, "sgd": 1e-2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,14 +21,18 @@ class TrainSettings:
         model: Backbone: mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, or a V3 with _minimalistic.
         width: Multiplier of the backbone's channels.
         neck_width: Multiplier of the channels of neck and head.
+        neck_activation: Of neck and head: ReLU6, or Mish as in YOLOv4.
         padding: Of the backbone: TensorFlow's "same" or PyTorch's "symmetric"; start weights carry the right one.
         size: Height and width of the input in pixels, a multiple of 32.
         epochs: Passes over the training pictures.
-        batch_size: Pictures a batch; where torchrun started several processes they share it.
+        batch_size: Pictures a batch; where torchrun started several processes they share it. 0 chooses the largest
+            power of two, up to 64, that fits the memory.
         accumulate: Batches a step of the optimizer.
         optimizer: AdamW, or SGD with momentum.
-        learning_rate: At the end of the warmup, for neck and head.
+        learning_rate: At the end of the warmup, for neck and head. By default 0.0015 for AdamW, 0.01 for SGD at 16
+            pictures a step (batch_size times accumulate); grows with their number, for AdamW with its square root.
         backbone_learning_rate: Factor on the learning rate for the backbone.
+        schedule: After the warmup the learning rate falls along a cosine to 1 %, or stays.
         weight_decay: On convolution weights only.
         warmup_epochs: Epochs in which the learning rate rises.
         freeze_epochs: First epochs with a fixed backbone, its batch norm fixed too.
@@ -33,6 +43,10 @@ class TrainSettings:
         copy_paste: Probability that objects of other pictures are pasted in, as rectangles.
         plain_epochs: Share of the epochs, at the end, without the four above.
         flip: Probability of a mirrored picture.
+        multi_scale: Every 10 steps another input size, within this share of the size; 0 is off.
+        dropblock: Probability that DropBlock leaves a cell of the neck's maps out, rising from 0 over the run.
+        cross_batch_norm: Batch norm over all batches of a step so far, for accumulate above 1.
+        self_adversarial: Probability of a batch whose pictures the network first alters to hide their objects.
         label_smoothing: 0 is off; e moves every class target by e / 2 towards one half.
         ema: Decay of the average of the weights; 0 is off.
         start_weights: A safetensors file with weights of the backbone or of a whole detector.
@@ -54,14 +68,16 @@ class TrainSettings:
     model: str = "mobilenet_v2"
     width: float = 1.0
     neck_width: float = 0.5
+    neck_activation: Literal["relu6", "mish"] = "relu6"
     padding: Literal["same", "symmetric"] | None = None
     size: int = 416
     epochs: int = 100
     batch_size: int = 16
     accumulate: int = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 1.5e-3
+    learning_rate: float | None = None
     backbone_learning_rate: float = 0.3
+    schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.02
     warmup_epochs: float = 1.0
     freeze_epochs: int = 0
@@ -72,6 +88,10 @@ class TrainSettings:
     copy_paste: float = 0.0
     plain_epochs: float = 0.3
     flip: float = 0.5
+    multi_scale: float = 0.0
+    dropblock: float = 0.0
+    cross_batch_norm: bool = False
+    self_adversarial: float = 0.0
     label_smoothing: float = 0.0
     ema: float = 0.998
     start_weights: Path | None = None
@@ -89,18 +109,45 @@ class TrainSettings:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        if self.size < 64 or self.size % 32:
-            raise SettingsError(f"size is {self.size}; it must be a multiple of 32, from 64 on")
-        for name in ("epochs", "batch_size", "accumulate", "evaluate_every"):
+        if self.size < SMALLEST_SIZE or self.size % STRIDE:
+            raise SettingsError(f"size is {self.size}; it must be a multiple of {STRIDE}, from {SMALLEST_SIZE} on")
+        for name in ("epochs", "accumulate", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("workers", "patience"):
+        for name in ("batch_size", "workers", "patience"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        for name in ("mosaic", "mixup", "cutmix", "copy_paste", "plain_epochs", "flip", "label_smoothing"):
+        shares = (
+            "mosaic",
+            "mixup",
+            "cutmix",
+            "copy_paste",
+            "plain_epochs",
+            "flip",
+            "label_smoothing",
+            "self_adversarial",
+        )
+        for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
-        if not 0 <= self.ema < 1:
-            raise SettingsError(f"ema is {self.ema}; it must be at least 0 and below 1")
-        if self.learning_rate <= 0:
+        for name in ("ema", "dropblock", "multi_scale"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        if self.schedule not in ("cosine", "constant"):
+            raise SettingsError(f'schedule is "{self.schedule}"; it must be one of cosine, constant')
+        if self.cross_batch_norm and self.sync_batch_norm:
+            raise SettingsError("cross_batch_norm and sync_batch_norm are both on; choose one of them")
+        if self.learning_rate is not None and self.learning_rate <= 0:
             raise SettingsError(f"learning_rate is {self.learning_rate}; it must be above 0")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate at the end of the warmup.
+
+        By default scaled by the pictures of a step: for SGD linearly (1706.02677 §2.1), for AdamW by the square root
+        (2205.10330).
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        ratio = self.batch_size * self.accumulate / BASE_PICTURES
+        return BASE_LEARNING_RATES[self.optimizer] * (ratio if self.optimizer == "sgd" else math.sqrt(ratio))

@@ -37,6 +37,7 @@ def describe(data: Path, training: Dataset, settings: TrainSettings) -> ModelMet
         backbone=settings.model,
         width=settings.width,
         neck_width=settings.neck_width,
+        neck_activation=settings.neck_activation,
         padding=settings.padding or "symmetric",
         class_names=training.class_names,
         input_size=(settings.size, settings.size),
@@ -71,6 +72,13 @@ def load_start(detector: Detector, settings: TrainSettings, console: Console) ->
     report = load_start_weights(detector, settings.start_weights)
     balance_scales(detector.backbone)
     console.print(f"start weights: {len(report.loaded)} tensors from {settings.start_weights.name}", markup=False)
+    if report.neck_activation not in (None, settings.neck_activation):
+        console.print(
+            f"the neck of the start weights was trained with {report.neck_activation}, this one has "
+            f"{settings.neck_activation}: choose --neck-activation {report.neck_activation}",
+            style="yellow",
+            soft_wrap=True,
+        )
     misfits = [*report.mismatched, *(name for name in report.missing if name.startswith("backbone."))]
     if misfits:
         console.print(f"start weights do not fit: {', '.join(map(str, misfits))}", style="yellow", markup=False)
