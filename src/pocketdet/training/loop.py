@@ -25,7 +25,7 @@ from pocketdet.runtime.predictor import Predictor
 from pocketdet.training.assigner import Targets
 from pocketdet.training.augment import Sample
 from pocketdet.training.loader import Batch, EpochBatches, TrainingPictures, build_loader
-from pocketdet.training.loss import DetectionLoss
+from pocketdet.training.loss import DetectionLoss, build_loss
 from pocketdet.training.optimizer import ExponentialMovingAverage, build_optimizer, learning_rate, set_learning_rate
 from pocketdet.training.processes import (
     join_processes,
@@ -248,7 +248,9 @@ def _prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[_Ru
     tell_data(training, validation, console)
     batches = EpochBatches(len(training.records), settings.batch_size, settings.seed, rank(), num_processes())
 
-    metadata = describe(data, training, settings) if saved is None else stored_metadata(saved, folder, training)
+    metadata = (
+        describe(data, training, settings, console) if saved is None else stored_metadata(saved, folder, training)
+    )
     torch.manual_seed(settings.seed)
     detector = build_from_metadata(metadata)
     if saved is None:
@@ -261,7 +263,7 @@ def _prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[_Ru
         synchronise_batch_norm(detector, fabric.device)
     pictures = TrainingPictures(training.records, settings, metadata.padding_colour)
     loader = build_loader(pictures, batches, settings.workers)
-    loss = DetectionLoss(metadata, settings.label_smoothing).to(fabric.device)
+    loss = build_loss(metadata, settings, training.records).to(fabric.device)
     model, optimizer = fabric.setup(detector, build_optimizer(detector, settings))
     run = _Run(folder, settings, metadata, progress, batches, loader, fabric, detector, average, model, optimizer, loss)
     if saved is not None:

@@ -2,9 +2,15 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pocketdet.errors import SettingsError
+
+BoxLoss = Literal["ciou", "diou", "giou"]
+AnchorChoice = Literal["yolov4", "kmeans"]
+
+SHAPE_IOU = 0.213  # darknet's iou_thresh for YOLOv4
+CHOICES = {"box_loss": get_args(BoxLoss), "anchors": get_args(AnchorChoice)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +37,12 @@ class TrainSettings:
         plain_epochs: Share of the epochs, at the end, without mosaic.
         flip: Probability of a mirrored picture.
         label_smoothing: 0 is off; e moves every class target by e / 2 towards one half.
+        box_loss: The box term is 1 minus this overlap of box and target.
+        shape_iou: A target is learned by every anchor whose shape has an IoU with it above this, and by its best one; 1
+            means the best one alone, as YOLOv3 does.
+        grid_sensitivity: Stretch the centres a little beyond their cells, so that they reach its border.
+        class_weights: Objects of rare classes count more, up to 10 times as much as those of the most frequent one.
+        anchors: YOLOv4's, or the centres of a k-means over the training boxes at this size.
         ema: Decay of the average of the weights; 0 is off.
         start_weights: A safetensors file with weights of the backbone or of a whole detector.
         train_splits: Splits to learn from.
@@ -67,6 +79,11 @@ class TrainSettings:
     plain_epochs: float = 0.3
     flip: float = 0.5
     label_smoothing: float = 0.0
+    box_loss: BoxLoss = "ciou"
+    shape_iou: float = SHAPE_IOU
+    grid_sensitivity: bool = True
+    class_weights: bool = False
+    anchors: AnchorChoice = "yolov4"
     ema: float = 0.998
     start_weights: Path | None = None
     train_splits: tuple[str, ...] = ("train",)
@@ -94,6 +111,11 @@ class TrainSettings:
         for name in ("mosaic", "plain_epochs", "flip", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if not 0 < self.shape_iou <= 1:
+            raise SettingsError(f"shape_iou is {self.shape_iou}; it must be above 0 and at most 1")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise SettingsError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
         if not 0 <= self.ema < 1:
             raise SettingsError(f"ema is {self.ema}; it must be at least 0 and below 1")
         if self.learning_rate <= 0:
