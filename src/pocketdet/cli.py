@@ -88,6 +88,7 @@ def predict(
     model: str = "animals",
     score_threshold: float = 0.3,
     iou_threshold: float = 0.5,
+    nms: Literal["iou", "diou"] = "iou",
     output: Path | None = None,
     threads: int | None = None,
     as_json: AsJson = False,
@@ -99,12 +100,13 @@ def predict(
         model: Name of a bundled detector, an .onnx file, a .safetensors checkpoint or the folder of a training run.
         score_threshold: Show only detections with a score above this, 0 to 1.
         iou_threshold: Boxes of one class that overlap more than this are one object, 0 to 1.
+        nms: Measure that overlap by IoU, or by DIoU, which keeps more of the boxes whose centres are apart.
         output: Write the pictures with their boxes drawn in into this folder.
         threads: Threads of the network; by default as many as the machine has cores.
     """
     from pocketdet.loading import load
 
-    predictor = load(model, threads)
+    predictor = load(model, threads, nms)
     failures: list[dict[str, str]] = []
     pictures = list(_expand(source, failures))
     targets = _drawing_paths(pictures, output) if output else {}
@@ -250,6 +252,7 @@ def evaluate(
     model: str = "animals",
     split: str = "val",
     classes: tuple[str, ...] = (),
+    nms: Literal["iou", "diou"] = "iou",
     report: Path | None = None,
     threads: int | None = None,
     as_json: AsJson = False,
@@ -261,6 +264,7 @@ def evaluate(
         model: Name of a bundled detector, an .onnx file, a .safetensors checkpoint or the folder of a training run.
         split: Which part of the data set.
         classes: Measure only these classes; by default all that the detector knows.
+        nms: Measure how much two boxes overlap by IoU, or by DIoU, which keeps more boxes whose centres are apart.
         report: Write curves, confusions and the worst mistakes into this file as one HTML page.
         threads: Threads of the network; by default as many as the machine has cores.
     """
@@ -272,7 +276,7 @@ def evaluate(
         from pocketdet.reports import Report, check_report_file, write_report
 
         check_report_file(report)
-    predictor = load(model, threads)
+    predictor = load(model, threads, nms)
     dataset = load_dataset(data, (split,), classes or predictor.class_names)
     for line in dataset.skipped:
         print(f"left out: {line}", file=sys.stderr)
@@ -281,7 +285,14 @@ def evaluate(
     _print_result(result, as_json)
     if report is not None:
         title = f"{Path(model).name} on {data.resolve().name} ({split})"
-        settings = {"data": data, "model": model, "split": split, "classes": dataset.class_names, "threads": threads}
+        settings = {
+            "data": data,
+            "model": model,
+            "split": split,
+            "classes": dataset.class_names,
+            "nms": nms,
+            "threads": threads,
+        }
         write_report(Report(title, result, {split: dataset}, split, predictor.metadata, settings), report)
         print(f"the report is in {report}", file=sys.stderr)
 

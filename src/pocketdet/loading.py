@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict, cast
 
+from pocketdet.core.decode import Nms
 from pocketdet.errors import MissingExtraError, ModelFileError
 from pocketdet.runtime.backends import Backend, OnnxBackend
 from pocketdet.runtime.predictor import Predictor
@@ -28,13 +29,14 @@ class BundledModel(TypedDict):
     AP: float
 
 
-def load(model: str | Path = "animals", threads: int | None = None) -> Predictor:
+def load(model: str | Path = "animals", threads: int | None = None, nms: Nms = "iou") -> Predictor:
     """Load a detector.
 
     Args:
         model: The name of a bundled detector, an exported ``.onnx`` file, a ``.safetensors`` checkpoint or the folder
             of a training run, whose best checkpoint is taken. Checkpoints need torch.
         threads: Of one run of an exported file; by default as many as the machine has cores.
+        nms: "iou", or "diou" to keep boxes that overlap much with distant centres.
 
     Raises:
         ModelFileError: There is no such model, or its file is cut, changed or of a foreign kind.
@@ -42,16 +44,16 @@ def load(model: str | Path = "animals", threads: int | None = None) -> Predictor
     """
     bundled = bundled_models()
     if str(model) in bundled:
-        return Predictor(OnnxBackend(_checked(bundled[str(model)]), threads))
+        return Predictor(OnnxBackend(_checked(bundled[str(model)]), threads), nms)
     path = Path(model)
     if path.suffix.lower() == ".onnx":
-        return Predictor(OnnxBackend(path, threads))
+        return Predictor(OnnxBackend(path, threads), nms)
     if not path.exists():
         raise ModelFileError(
             f"{model}: no such file, and no bundled detector has this name (bundled: {', '.join(bundled) or 'none'}); "
             "give one of these names, an .onnx file, a .safetensors checkpoint or the folder of a training run"
         )
-    return Predictor(_torch_backend(find_checkpoint(path)))
+    return Predictor(_torch_backend(find_checkpoint(path)), nms)
 
 
 def find_checkpoint(path: str | Path) -> Path:

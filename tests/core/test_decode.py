@@ -7,7 +7,7 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketdet.core.decode import LevelLogits, box_iou, decode_picture, non_maximum_suppression, sigmoid
+from pocketdet.core.decode import LevelLogits, box_diou, box_iou, decode_picture, non_maximum_suppression, sigmoid
 from pocketdet.core.metadata import ModelMetadata
 
 INPUT_SIZE = (64, 96)
@@ -232,6 +232,48 @@ def test_nms_keeps_an_overlap_of_exactly_the_threshold_and_other_classes():
     scores = np.array([0.9, 0.8, 0.7], np.float32)
     assert non_maximum_suppression(boxes, scores, np.array([0, 0, 1]), 0.5).tolist() == [0, 1, 2]
     assert non_maximum_suppression(boxes, scores, np.array([0, 0, 0]), 0.499).tolist() == [0]
+
+
+def test_box_diou_is_torchvisions():
+    rng = np.random.default_rng(4)
+    a, b = random_boxes(rng, 30), random_boxes(rng, 20)
+    expected = torchvision.ops.distance_box_iou(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    np.testing.assert_allclose(box_diou(a, b), expected, atol=1e-5)
+
+
+def test_box_diou_of_two_points_in_one_place_is_zero_and_no_warning():
+    point = np.array([[3, 3, 3, 3]], np.float32)
+    assert box_diou(point, point).item() == 0
+
+
+def diou(a: list[float], b: list[float]) -> float:
+    """1911.08287 eq. 7, in the words of the paper."""
+    width, height = (max(0.0, min(a[k + 2], b[k + 2]) - max(a[k], b[k])) for k in (0, 1))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    distance = sum(((a[k] + a[k + 2]) / 2 - (b[k] + b[k + 2]) / 2) ** 2 for k in (0, 1))
+    diagonal = sum((max(a[k + 2], b[k + 2]) - min(a[k], b[k])) ** 2 for k in (0, 1))
+    return width * height / union - distance / diagonal
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 3), st.sampled_from([0.2, 0.5, 0.7]))
+def test_diou_nms_keeps_what_a_loop_over_pairs_keeps(seed, number, num_classes, threshold):
+    rng = np.random.default_rng(seed)
+    boxes, scores = random_boxes(rng, number), rng.permutation(np.linspace(0.1, 0.9, number)).astype(np.float32)
+    class_ids = rng.integers(0, num_classes, number)
+    kept: list[int] = []
+    for candidate in sorted(range(number), key=lambda index: -scores[index]):
+        rivals = [other for other in kept if class_ids[other] == class_ids[candidate]]
+        if all(diou(boxes[candidate].tolist(), boxes[other].tolist()) <= threshold for other in rivals):
+            kept.append(candidate)
+    assert non_maximum_suppression(boxes, scores, class_ids, threshold, nms="diou").tolist() == kept
+
+
+def test_only_diou_nms_keeps_a_box_that_overlaps_much_and_lies_aside():
+    # IoU 60 / 100 = 0.6; centres 2.5 apart, hull 12.5 x 8: DIoU 0.6 - 6.25 / 220.25 = 0.572.
+    boxes = np.array([[0, 0, 10, 8], [2.5, 0, 12.5, 8]], np.float32)
+    scores, class_ids = np.array([0.9, 0.8], np.float32), np.zeros(2, np.int64)
+    assert non_maximum_suppression(boxes, scores, class_ids, 0.58).tolist() == [0]
+    assert non_maximum_suppression(boxes, scores, class_ids, 0.58, nms="diou").tolist() == [0, 1]
 
 
 def test_nms_of_nothing_is_nothing():

@@ -334,6 +334,19 @@ def test_figures_are_those_worked_by_hand(yolo):
     assert figures.anchors.mean_iou == pytest.approx((1120 / 1536 + 192 / 384) / 2)
     assert figures.anchors.share_poor == 0
     assert figures.anchors.share_by_level == (1, 0, 0)
+    assert figures.anchors.recall == (1, 0.5)  # the second box has an IoU of 0.5, not above
+    assert figures.own_anchors is None  # two sizes are too few for nine anchors
+
+
+def test_the_report_compares_own_anchors_with_yolov4s(yolo):
+    boxes = [f"0 0.5 0.5 {side / 10:g} {side / 12:g}" for side in range(1, 10)]
+    write(yolo / "labels/train/a.txt", "\n".join(boxes))
+    report = check_dataset(yolo).report
+    own = json.loads(json.dumps(report.to_dict()))["own_anchors"]
+    assert own["mean_iou"] > report.figures.anchors.mean_iou
+    assert [len(level) for level in own["anchors"]] == [3, 3, 3]
+    assert f"by k-means  mean IoU {own['mean_iou']:.3f}" in report.to_text()
+    assert "own anchors can hurt" in report.to_text()
 
 
 def test_the_report_is_json_and_text_with_every_finding(yolo):

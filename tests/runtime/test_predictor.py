@@ -106,6 +106,21 @@ def test_a_threshold_out_of_range_is_an_error(predictor, red_cell, name):
         predictor.predict(red_cell, **{name: 30})
 
 
+def test_diou_keeps_more_of_two_boxes_aside(tiny_model, red_cell):
+    """The red cell's boxes of P3 and P4: 8 x 8 in 16 x 16 has an IoU of 0.25, less by DIoU's distance."""
+    red_cell[16:32, 16:32, 0] = 255
+    found = {
+        nms: Predictor(OnnxBackend(tiny_model, threads=1), nms).predict(red_cell, iou_threshold=0.24)
+        for nms in ("iou", "diou")
+    }
+    assert len(found["diou"]) > len(found["iou"])
+
+
+def test_an_unknown_nms_is_an_error(tiny_model):
+    with pytest.raises(SettingsError, match="nms is 'soft'; it must be one of iou, diou"):
+        Predictor(OnnxBackend(tiny_model, threads=1), "soft")
+
+
 def test_class_names_and_metadata_are_those_of_the_file(predictor, tiny_metadata):
     assert predictor.class_names == ("red", "blue")
     assert predictor.metadata == tiny_metadata

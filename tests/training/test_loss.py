@@ -1,17 +1,20 @@
 """The vectorised loss and assigner against an obviously right version in loops."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor
 
 from pocketdet.core.decode import LevelLogits, decode_picture
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.models.head import HeadOutput
-from pocketdet.training.assigner import SHAPE_IOU_THRESHOLD, Targets, assign
-from pocketdet.training.boxes import complete_iou, decode_boxes
+from pocketdet.training.assigner import Targets, assign
+from pocketdet.training.boxes import BOX_OVERLAPS, complete_iou, decode_boxes
 from pocketdet.training.loss import BOX_WEIGHT, IGNORE_IOU, DetectionLoss
+from pocketdet.training.settings import SHAPE_IOU, BoxLoss
 
 NAMES = ("cat", "cow", "dog", "horse")
 METADATA = ModelMetadata("mobilenet_v2", 1.0, 0.5, "symmetric", NAMES, (96, 128))
@@ -45,7 +48,7 @@ def iou(a: list[float], b: list[float]) -> float:
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
-def looped_positives(targets: Targets) -> dict[tuple[int, int, int, int, int], int]:
+def looped_positives(targets: Targets, threshold: float = SHAPE_IOU) -> dict[tuple[int, int, int, int, int], int]:
     """Place (picture, level, anchor, row, column) to the target that it learns."""
     wanted: dict[tuple[int, int, int, int, int], list[tuple[float, int]]] = {}
     for number, box in enumerate(targets.boxes.tolist()):
@@ -57,7 +60,7 @@ def looped_positives(targets: Targets) -> dict[tuple[int, int, int, int, int], i
         }
         best = max(fits, key=lambda place: fits[place])
         for (level, anchor), fit in fits.items():
-            if fit > SHAPE_IOU_THRESHOLD or (level, anchor) == best:
+            if fit > threshold or (level, anchor) == best:
                 stride = METADATA.strides[level]
                 column = min(max(int((box[0] + box[2]) / 2 / stride), 0), 128 // stride - 1)
                 row = min(max(int((box[1] + box[3]) / 2 / stride), 0), 96 // stride - 1)
@@ -70,9 +73,15 @@ def bce(logit: Tensor, target: float) -> Tensor:
     return -(target * torch.nn.functional.logsigmoid(logit) + (1 - target) * torch.nn.functional.logsigmoid(-logit))
 
 
-def looped_loss(outputs: list[HeadOutput], targets: Targets, smoothing: float) -> Tensor:
+def looped_loss(
+    outputs: list[HeadOutput],
+    targets: Targets,
+    smoothing: float,
+    shape_iou: float = SHAPE_IOU,
+    class_weights: tuple[float, ...] = (1, 1, 1, 1),
+) -> Tensor:
     """Place by place, in the words of the paper."""
-    positives = looped_positives(targets)
+    positives = looped_positives(targets, shape_iou)
     total = torch.zeros(())
     num_classes = len(NAMES)
     for level, (output, stride, scale_xy) in enumerate(zip(outputs, METADATA.strides, METADATA.scale_xy, strict=True)):
@@ -94,12 +103,13 @@ def looped_loss(outputs: list[HeadOutput], targets: Targets, smoothing: float) -
                             if all(iou(box.tolist(), truth) <= IGNORE_IOU for truth in truths):
                                 total = total + logit.detach().sigmoid().sqrt() * bce(logit, 0)
                             continue
-                        total = total + bce(logit, 1)
+                        weight = class_weights[int(targets.class_ids[number])]
+                        total = total + weight * bce(logit, 1)
                         total = total + BOX_WEIGHT * (1 - looped_ciou(box, targets.boxes[number]))
                         for k in range(num_classes):
                             hot = float(k == targets.class_ids[number])
                             class_logit = output.classes[picture, num_classes * anchor + k, row, column]
-                            total = total + bce(class_logit, hot * (1 - smoothing) + smoothing / 2)
+                            total = total + weight * bce(class_logit, hot * (1 - smoothing) + smoothing / 2)
     return total / max(1, len(positives))
 
 
@@ -123,6 +133,19 @@ def test_the_loss_and_its_gradient_are_those_of_the_looped_version(count: int, s
     ours, theirs = random_outputs(2, seed), random_outputs(2, seed)
     loss, expected = DetectionLoss(METADATA, smoothing)(ours, targets).total, looped_loss(theirs, targets, smoothing)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    assert_same_gradients(loss, ours, expected, theirs)
+
+
+def test_weights_and_a_higher_shape_iou_give_the_loss_and_gradient_of_the_looped_version() -> None:
+    targets, weights = random_targets(2, 20, 4), (0.4, 3.0, 1.0, 0.7)
+    ours, theirs = random_outputs(2, 4), random_outputs(2, 4)
+    loss = DetectionLoss(METADATA, 0.1, shape_iou=0.5, class_weights=weights)(ours, targets).total
+    expected = looped_loss(theirs, targets, 0.1, 0.5, weights)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    assert_same_gradients(loss, ours, expected, theirs)
+
+
+def assert_same_gradients(loss: Tensor, ours: list[HeadOutput], expected: Tensor, theirs: list[HeadOutput]) -> None:
     loss.backward()
     expected.backward()
     for a, b in zip(ours, theirs, strict=True):
@@ -132,10 +155,11 @@ def test_the_loss_and_its_gradient_are_those_of_the_looped_version(count: int, s
             torch.testing.assert_close(x.grad, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_places_are_those_of_the_looped_version_and_none_occurs_twice() -> None:
+@pytest.mark.parametrize("shape_iou", [SHAPE_IOU, 0.6, 1.0])
+def test_places_are_those_of_the_looped_version_and_none_occurs_twice(shape_iou: float) -> None:
     targets = random_targets(3, 80, 5)
     grids = torch.tensor([[96 // stride, 128 // stride] for stride in METADATA.strides])
-    found = assign(targets, torch.tensor(METADATA.anchors), torch.tensor(METADATA.strides), grids)
+    found = assign(targets, torch.tensor(METADATA.anchors), torch.tensor(METADATA.strides), grids, shape_iou)
     places = list(
         zip(
             *(part.tolist() for part in (found.picture, found.level, found.anchor, found.row, found.column)),
@@ -143,14 +167,14 @@ def test_places_are_those_of_the_looped_version_and_none_occurs_twice() -> None:
         )
     )
     assert len(set(places)) == len(places)
-    assert dict(zip(places, found.target.tolist(), strict=True)) == looped_positives(targets)
+    assert dict(zip(places, found.target.tolist(), strict=True)) == looped_positives(targets, shape_iou)
 
 
 def test_two_targets_in_one_cell_never_make_a_two_hot_class() -> None:
     box = [30.0, 30.0, 60.0, 90.0]
     targets = Targets(torch.tensor([box, box]), torch.tensor([0, 2]), torch.tensor([0, 0]))
     grids = torch.tensor([[96 // stride, 128 // stride] for stride in METADATA.strides])
-    found = assign(targets, torch.tensor(METADATA.anchors), torch.tensor(METADATA.strides), grids)
+    found = assign(targets, torch.tensor(METADATA.anchors), torch.tensor(METADATA.strides), grids, SHAPE_IOU)
     assert set(found.target.tolist()) == {0}
 
 
@@ -167,6 +191,40 @@ def test_label_smoothing_moves_the_best_class_logit_to_a_finite_place() -> None:
         DetectionLoss(METADATA, smoothing)(outputs, targets).classes.backward()
         largest = max(float(output.classes.grad.abs().max()) for output in outputs if output.classes.grad is not None)
         assert (largest < 1e-6) == is_flat
+
+
+def test_with_a_shape_iou_of_one_every_target_has_its_best_anchor_alone() -> None:
+    """Shapes of anchors themselves, one of them twice, in pictures of their own."""
+    sizes = torch.tensor([METADATA.anchors[0][1], METADATA.anchors[1][2], METADATA.anchors[1][2]])
+    targets = Targets(
+        torch.cat((50 - sizes / 2, 50 + sizes / 2), dim=1), torch.zeros(3, dtype=torch.long), torch.arange(3)
+    )
+    grids = torch.tensor([[96 // stride, 128 // stride] for stride in METADATA.strides])
+    anchors, strides = torch.tensor(METADATA.anchors), torch.tensor(METADATA.strides)
+    found = assign(targets, anchors, strides, grids, 1.0)
+    assert sorted(zip(found.target.tolist(), found.level.tolist(), found.anchor.tolist(), strict=True)) == [
+        (0, 0, 1), (1, 1, 2), (2, 1, 2),
+    ]  # fmt: skip
+    assert len(assign(targets, anchors, strides, grids, SHAPE_IOU).target) > 3
+
+
+@pytest.mark.parametrize(
+    ("name", "oracle"),
+    [
+        ("ciou", torchvision.ops.complete_box_iou_loss),
+        ("diou", torchvision.ops.distance_box_iou_loss),
+        ("giou", torchvision.ops.generalized_box_iou_loss),
+    ],
+)
+def test_each_box_loss_and_its_gradient_are_torchvisions(name: BoxLoss, oracle: Callable[..., Tensor]) -> None:
+    boxes, targets = (random_targets(1, 200, seed).boxes.requires_grad_(seed == 0) for seed in (0, 1))
+    loss, expected = 1 - BOX_OVERLAPS[name](boxes, targets), oracle(boxes, targets)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    (ours,), (theirs,) = torch.autograd.grad(loss.sum(), boxes), torch.autograd.grad(expected.sum(), boxes)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    outputs = random_outputs(2, 6)
+    terms = {key: DetectionLoss(METADATA, box_loss=key)(outputs, random_targets(2, 9, 6)).box for key in BOX_OVERLAPS}
+    assert all(abs(terms[key] - terms[name]) > 1e-4 for key in BOX_OVERLAPS if key != name)
 
 
 def test_ciou_is_one_for_equal_boxes_and_below_zero_for_distant_ones() -> None:

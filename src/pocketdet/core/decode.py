@@ -1,7 +1,7 @@
 """The one decoder and the one NMS, in float32 numpy: for training's validation and for every file format."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pocketdet.core.metadata import ModelMetadata
 
 Floats = NDArray[np.float32]
+Nms = Literal["iou", "diou"]
 
 
 class LevelLogits(NamedTuple):
@@ -38,6 +39,7 @@ def decode_picture(
     score_threshold: float,
     iou_threshold: float,
     max_detections: int = 300,
+    nms: Nms = "iou",
 ) -> Decoded:
     """Raw head outputs to boxes of one picture.
 
@@ -50,13 +52,14 @@ def decode_picture(
         score_threshold: 0 to 1.
         iou_threshold: Boxes of one class that overlap more than this are one object.
         max_detections: At most so many, best first.
+        nms: What counts as overlap.
     """
     parts = [
         _decode_level(level, index, np.asarray(metadata.anchors[n], np.float32), stride, scale_xy, score_threshold)
         for n, (level, stride, scale_xy) in enumerate(zip(levels, metadata.strides, metadata.scale_xy, strict=True))
     ]
     boxes, scores, class_ids = (np.concatenate([part[k] for part in parts]) for k in range(3))
-    keep = non_maximum_suppression(boxes, scores, class_ids, iou_threshold, max_detections)
+    keep = non_maximum_suppression(boxes, scores, class_ids, iou_threshold, max_detections, nms=nms)
     return Decoded(boxes[keep], scores[keep], class_ids[keep])
 
 
@@ -101,6 +104,24 @@ def box_iou(boxes: Floats, others: Floats) -> Floats:
     return np.where(union > 0, shared / np.where(union > 0, union, 1), 0).astype(np.float32)
 
 
+def box_diou(boxes: Floats, others: Floats) -> Floats:
+    """As ``box_iou``, less the squared distance of the centres over the squared diagonal of the box around both.
+
+    DIoU, 1911.08287 eq. 7: 1 for equal boxes, towards -1 for distant ones.
+    """
+    low = np.minimum(boxes[:, None, :2], others[None, :, :2])
+    high = np.maximum(boxes[:, None, 2:], others[None, :, 2:])
+    diagonal = np.square(high - low).sum(axis=2)
+    centre, other_centre = ((b[:, :2] + b[:, 2:]) / 2 for b in (boxes, others))
+    distance = np.square(centre[:, None] - other_centre[None]).sum(axis=2)
+    penalty = distance / np.where(diagonal > 0, diagonal, 1)
+    overlap: Floats = (box_iou(boxes, others) - penalty).astype(np.float32)
+    return overlap
+
+
+NMS_OVERLAPS: dict[Nms, Callable[[Floats, Floats], Floats]] = {"iou": box_iou, "diou": box_diou}
+
+
 def non_maximum_suppression(
     boxes: Floats,
     scores: Floats,
@@ -108,8 +129,12 @@ def non_maximum_suppression(
     iou_threshold: float,
     max_detections: int = 300,
     max_candidates: int = 3000,
+    nms: Nms = "iou",
 ) -> NDArray[np.int64]:
     """Greedy NMS within each class.
+
+    With ``nms="diou"`` the threshold bounds DIoU, 1911.08287 §4.3 and YOLOv4 §3.4: of boxes that overlap much, those
+    with distant centres stay.
 
     Returns:
         Indices of the boxes that stay, best score first, at most ``max_detections``.
@@ -119,6 +144,6 @@ def non_maximum_suppression(
     while order.size and len(keep) < max_detections:
         best, rest = order[0], order[1:]
         keep.append(int(best))
-        overlap = box_iou(boxes[best][None], boxes[rest])[0]
+        overlap = NMS_OVERLAPS[nms](boxes[best][None], boxes[rest])[0]
         order = rest[(overlap <= iou_threshold) | (class_ids[rest] != class_ids[best])]
     return np.array(keep, np.int64)

@@ -15,6 +15,8 @@ YOLOV4_ANCHORS: Anchors = (
     ((142, 110), (192, 243), (459, 401)),
 )
 
+YOLOV4_SCALE_XY = (1.2, 1.1, 1.05)  # P3 first, of the same file
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelMetadata:
@@ -29,7 +31,7 @@ class ModelMetadata:
         input_size: (height, width) in pixels, multiples of 32.
         anchors: Per level, P3 first: (width, height) in input pixels.
         strides: Input pixels per cell, one per level.
-        scale_xy: Grid sensitivity per level, YOLOv4 §3.4.
+        scale_xy: Grid sensitivity per level, YOLOv4 §3.4; 1 is none.
         mean: Per channel, subtracted from RGB in 0 to 1.
         std: Per channel, divides after the subtraction.
         padding_colour: RGB of the letterbox's bars, 0 to 255.
@@ -48,7 +50,7 @@ class ModelMetadata:
     input_size: tuple[int, int]
     anchors: Anchors = YOLOV4_ANCHORS
     strides: tuple[int, ...] = (8, 16, 32)
-    scale_xy: tuple[float, ...] = (1.2, 1.1, 1.05)
+    scale_xy: tuple[float, ...] = YOLOV4_SCALE_XY
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     padding_colour: tuple[int, int, int] = (114, 114, 114)

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from pocketdet.datasets.anchors import POOR
+from pocketdet.datasets.anchors import POOR, comparison_lines
 from pocketdet.datasets.findings import Finding, Severity
 from pocketdet.datasets.statistics import Figures, SplitStatistics
 
@@ -46,7 +46,7 @@ class CheckReport:
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
-        anchors, smallest = self.figures.anchors, self.figures.smallest
+        anchors, own, smallest = self.figures.anchors, self.figures.own_anchors, self.figures.smallest
         return {
             "path": str(self.path),
             "size": self.size,
@@ -56,6 +56,7 @@ class CheckReport:
             "splits": [split._asdict() for split in self.figures.splits],
             "unions": {name: list(parts) for name, parts in self.unions.items()},
             "anchors": None if anchors is None else anchors._asdict(),
+            "own_anchors": None if own is None else {"anchors": own.anchors, **own.fit._asdict()},
             "smallest": [{**small._asdict(), "file": str(small.file)} for small in smallest],
         }
 
@@ -74,6 +75,8 @@ class CheckReport:
             yield ""
             yield f"anchors at {self.size} x {self.size}: the best one's shape has a mean IoU of {fit.mean_iou:.2f}"
             yield f"  {fit.share_poor:.1%} of the objects below {POOR}; best anchor on {levels}"
+            if self.figures.own_anchors is not None:
+                yield from comparison_lines(fit, self.figures.own_anchors)
             yield "smallest objects, input pixels:"
         for small in self.figures.smallest:
             yield f"  {small.width:.1f} x {small.height:.1f}  {small.class_name}  {small.file}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketdet.core.metadata import YOLOV4_ANCHORS
-from pocketdet.datasets.anchors import AnchorFit, measure_fit
+from pocketdet.datasets.anchors import AnchorFit, OwnAnchors, fit_anchors, measure_fit
 from pocketdet.datasets.records import Record
 
 BIN_EDGES = (8, 16, 32, 64, 128, 256)  # square roots of areas, input pixels
@@ -41,7 +41,8 @@ class Figures(NamedTuple):
     """What a data set holds, and how it suits the network."""
 
     splits: tuple[SplitStatistics, ...]
-    anchors: AnchorFit | None  # without objects there is none
+    anchors: AnchorFit | None  # of YOLOv4's anchors; without objects there is none
+    own_anchors: OwnAnchors | None  # by k-means; none with fewer than nine different boxes
     smallest: tuple[SmallObject, ...]  # by area, smallest first
 
 
@@ -56,9 +57,11 @@ def measure_figures(
         names: The classes, in the order of their ids.
     """
     records = [record for found in splits.values() for record in found]
+    sizes = _input_sizes(records, scales)
     return Figures(
         tuple(_count_split(split, found, scales, names) for split, found in splits.items()),
-        measure_fit(_input_sizes(records, scales), YOLOV4_ANCHORS),
+        measure_fit(sizes, YOLOV4_ANCHORS),
+        fit_anchors(sizes),
         tuple(_find_smallest(records, scales, names)),
     )
 

@@ -8,7 +8,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketdet.core.decode import decode_picture
+from pocketdet.core.decode import NMS_OVERLAPS, Nms, decode_picture
 from pocketdet.core.detections import Detections
 from pocketdet.core.images import image_size, read_image
 from pocketdet.core.letterbox import Letterbox
@@ -31,10 +31,17 @@ class Predictor:
 
     Args:
         backend: Runs the network.
+        nms: "iou", or "diou" to keep boxes that overlap much with distant centres.
+
+    Raises:
+        SettingsError: There is no such ``nms``.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, nms: Nms = "iou") -> None:
+        if nms not in NMS_OVERLAPS:
+            raise SettingsError(f"nms is {nms!r}; it must be one of {', '.join(NMS_OVERLAPS)}")
         self._backend = backend
+        self._nms = nms
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -134,7 +141,8 @@ class Predictor:
                 raise SettingsError(f"{name} is {value}; it must be between 0 and 1")
         letterbox = Letterbox(full_size, self.metadata.input_size)
         images = letterbox.apply(pixels, self.metadata.padding_colour)[None]
-        decoded = decode_picture(self._backend.run(images), 0, self.metadata, score_threshold, iou_threshold)
+        levels = self._backend.run(images)
+        decoded = decode_picture(levels, 0, self.metadata, score_threshold, iou_threshold, nms=self._nms)
         boxes = letterbox.to_image(decoded.boxes)
         return Detections(boxes, decoded.scores, decoded.class_ids, self.class_names, full_size)
 

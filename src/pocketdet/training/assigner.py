@@ -5,10 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# A target is learned by every anchor whose shape overlaps it more than this, and by its best one: darknet's
-# iou_thresh for YOLOv4.
-SHAPE_IOU_THRESHOLD = 0.213
-
 
 class Targets(NamedTuple):
     """The targets of a batch, one after another.
@@ -38,22 +34,23 @@ def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
     return shared / (sizes.prod(dim=1)[:, None] + anchors.prod(dim=1)[None] - shared).clamp(min=1e-9)
 
 
-def assign(targets: Targets, anchors: Tensor, strides: Tensor, grids: Tensor) -> Positives:
+def assign(targets: Targets, anchors: Tensor, strides: Tensor, grids: Tensor, shape_iou_threshold: float) -> Positives:
     """Choose the positives.
 
-    Each target is given to its best anchor of all levels, and to all others above ``SHAPE_IOU_THRESHOLD``, in the cell
-    that holds its centre. Where several targets want one place, the one whose shape fits the anchor best gets it, so
-    that no place learns two classes.
+    Each target is given to its best anchor of all levels, and to all others above the threshold, in the cell that holds
+    its centre: YOLOv4 §3.4's "multiple anchors for a single ground truth". Where several targets want one place, the
+    one whose shape fits the anchor best gets it, so that no place learns two classes.
 
     Args:
         targets: Of the whole batch.
         anchors: ``(L, A, 2)`` widths and heights, input pixels.
         strides: ``(L,)`` input pixels per cell.
         grids: ``(L, 2)`` rows and columns of each level.
+        shape_iou_threshold: 1 leaves each target its best anchor alone, as YOLOv3 does.
     """
     num_levels, per_level, _ = anchors.shape
     overlap = shape_iou(targets.boxes[:, 2:] - targets.boxes[:, :2], anchors.flatten(0, 1))
-    chosen = overlap > SHAPE_IOU_THRESHOLD
+    chosen = overlap > shape_iou_threshold
     if len(overlap):
         chosen[torch.arange(len(overlap), device=chosen.device), overlap.argmax(dim=1)] = True
     target, flat_anchor = chosen.nonzero(as_tuple=True)

@@ -1,9 +1,14 @@
-"""Boxes as tensors: raw outputs to boxes, and CIoU."""
+"""Boxes as tensors: raw outputs to boxes, and the overlaps that the loss makes large."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from pocketdet.training.settings import BoxLoss
+
+TINY = 1e-7  # keeps divisions finite
 
 
 def split_anchors(channels: Tensor, num_anchors: int) -> Tensor:
@@ -34,29 +39,62 @@ def decode_boxes(
     return torch.cat((centre - half, centre + half), dim=-1)
 
 
-def complete_iou(boxes: Tensor, targets: Tensor) -> Tensor:
-    """CIoU of pairs of boxes, Zheng et al. 2020 (1911.08287) eq. 10.
+def generalized_iou(boxes: Tensor, targets: Tensor) -> Tensor:
+    """GIoU of pairs of boxes, Rezatofighi et al. 2019 (1902.09630) algorithm 1.
 
     Args:
         boxes: ``(N, 4)`` xyxy, with a gradient.
         targets: ``(N, 4)`` xyxy.
 
     Returns:
-        ``(N,)``: 1 for equal boxes, below 0 for distant ones.
+        ``(N,)``: 1 for equal boxes, towards -1 for distant ones.
     """
-    tiny = 1e-7
+    iou, union = _iou_and_union(boxes, targets)
+    hull = _hull_size(boxes, targets).prod(dim=1)
+    return iou - (hull - union) / (hull + TINY)
+
+
+def distance_iou(boxes: Tensor, targets: Tensor) -> Tensor:
+    """DIoU of pairs of boxes, Zheng et al. 2020 (1911.08287) eq. 7; shapes as ``generalized_iou``."""
+    iou, _ = _iou_and_union(boxes, targets)
+    return iou - _centre_distance(boxes, targets)
+
+
+def complete_iou(boxes: Tensor, targets: Tensor) -> Tensor:
+    """CIoU of pairs of boxes, Zheng et al. 2020 (1911.08287) eq. 10; shapes as ``generalized_iou``."""
+    iou, _ = _iou_and_union(boxes, targets)
     size, target_size = boxes[:, 2:] - boxes[:, :2], targets[:, 2:] - targets[:, :2]
-    shared = (torch.minimum(boxes[:, 2:], targets[:, 2:]) - torch.maximum(boxes[:, :2], targets[:, :2])).clamp(min=0)
-    intersection = shared.prod(dim=1)
-    iou = intersection / (size.prod(dim=1) + target_size.prod(dim=1) - intersection + tiny)
-    hull = torch.maximum(boxes[:, 2:], targets[:, 2:]) - torch.minimum(boxes[:, :2], targets[:, :2])
-    offset = (boxes[:, :2] + boxes[:, 2:] - targets[:, :2] - targets[:, 2:]) / 2
-    distance = offset.square().sum(dim=1) / (hull.square().sum(dim=1) + tiny)
     angle = torch.atan2(target_size[:, 0], target_size[:, 1]) - torch.atan2(size[:, 0], size[:, 1])
     shape = 4 / math.pi**2 * angle.square()
     with torch.no_grad():
-        weight = shape / (1 - iou + shape + tiny)
-    return iou - distance - weight * shape
+        weight = shape / (1 - iou + shape + TINY)
+    return iou - _centre_distance(boxes, targets) - weight * shape
+
+
+BOX_OVERLAPS: dict[BoxLoss, Callable[[Tensor, Tensor], Tensor]] = {
+    "ciou": complete_iou,
+    "diou": distance_iou,
+    "giou": generalized_iou,
+}
+
+
+def _iou_and_union(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    area, target_area = ((b[:, 2:] - b[:, :2]).prod(dim=1) for b in (boxes, targets))
+    shared = (torch.minimum(boxes[:, 2:], targets[:, 2:]) - torch.maximum(boxes[:, :2], targets[:, :2])).clamp(min=0)
+    intersection = shared.prod(dim=1)
+    union = area + target_area - intersection
+    return intersection / (union + TINY), union
+
+
+def _hull_size(boxes: Tensor, targets: Tensor) -> Tensor:
+    """``(N, 2)`` width and height of the smallest box around both."""
+    return torch.maximum(boxes[:, 2:], targets[:, 2:]) - torch.minimum(boxes[:, :2], targets[:, :2])
+
+
+def _centre_distance(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Squared distance of the centres over the squared diagonal of the box around both: 1911.08287 eq. 6."""
+    offset = (boxes[:, :2] + boxes[:, 2:] - targets[:, :2] - targets[:, 2:]) / 2
+    return offset.square().sum(dim=1) / (_hull_size(boxes, targets).square().sum(dim=1) + TINY)
 
 
 def overlaps_any(boxes: Tensor, targets: Tensor, threshold: float) -> Tensor:

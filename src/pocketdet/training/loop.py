@@ -30,7 +30,7 @@ from pocketdet.training.chance import input_size, is_attacked, resize
 from pocketdet.training.cross_batch_norm import cross_batch_norms, end_step
 from pocketdet.training.gpu import GpuPictures, fits
 from pocketdet.training.loader import Batch, EpochBatches, TrainingPictures, TrainingPlans, build_loader
-from pocketdet.training.loss import DetectionLoss
+from pocketdet.training.loss import DetectionLoss, build_loss
 from pocketdet.training.optimizer import ExponentialMovingAverage, build_optimizer, learning_rate, set_learning_rate
 from pocketdet.training.pictures import Sample
 from pocketdet.training.processes import (
@@ -269,7 +269,9 @@ def _prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[_Ru
     training, validation = split_data(data, settings)
     tell_data(training, validation, console)
 
-    metadata = describe(data, training, settings) if saved is None else stored_metadata(saved, folder, training)
+    metadata = (
+        describe(data, training, settings, console) if saved is None else stored_metadata(saved, folder, training)
+    )
     torch.manual_seed(settings.seed)
     detector = build_from_metadata(metadata)
     if saved is None:
@@ -282,7 +284,7 @@ def _prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[_Ru
     average = ExponentialMovingAverage(detector, settings.ema)
     if settings.sync_batch_norm:
         synchronise_batch_norm(detector, fabric.device)
-    loss = DetectionLoss(metadata, settings.label_smoothing).to(fabric.device)
+    loss = build_loss(metadata, settings, training.records).to(fabric.device)
     if saved is None:
         settings = settle(settings, detector, loss, fabric, training, console)
     batches = EpochBatches(len(training.records), settings.batch_size, settings.seed, rank(), num_processes())

@@ -1,4 +1,4 @@
-"""YOLOv4's loss: CIoU for boxes, binary cross-entropy for objectness and classes."""
+"""YOLOv4's loss: an overlap for boxes, binary cross-entropy for objectness and classes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,9 +8,12 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pocketdet.core.metadata import ModelMetadata
+from pocketdet.datasets.records import Record
 from pocketdet.models.head import HeadOutput
 from pocketdet.training.assigner import Positives, Targets, assign
-from pocketdet.training.boxes import complete_iou, decode_boxes, overlaps_any, split_anchors
+from pocketdet.training.boxes import BOX_OVERLAPS, decode_boxes, overlaps_any, split_anchors
+from pocketdet.training.class_weights import weigh_classes
+from pocketdet.training.settings import SHAPE_IOU, BoxLoss, TrainSettings
 
 # A place without target whose box overlaps a target more than this is neither right nor wrong: darknet's
 # ignore_thresh for YOLOv4.
@@ -38,15 +41,31 @@ class DetectionLoss(nn.Module):
     Args:
         metadata: Anchors, strides and grid sensitivity.
         label_smoothing: e moves class targets from 0 and 1 to e / 2 and 1 - e / 2.
+        box_loss: The box term is 1 minus this overlap.
+        shape_iou: A target is learned by every anchor whose shape overlaps it more than this, and by its best one.
+        class_weights: ``(K,)`` of a positive, by the class of its target, in the class term and in the objectness;
+            by default 1.
     """
 
     anchors: Tensor
     strides: Tensor
     scale_xy: Tensor
+    class_weights: Tensor
 
-    def __init__(self, metadata: ModelMetadata, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        metadata: ModelMetadata,
+        label_smoothing: float = 0.0,
+        box_loss: BoxLoss = "ciou",
+        shape_iou: float = SHAPE_IOU,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
+        self.box_overlap = BOX_OVERLAPS[box_loss]
+        self.shape_iou = shape_iou
+        weights = class_weights or [1.0] * len(metadata.class_names)
+        self.register_buffer("class_weights", torch.tensor(weights, dtype=torch.float32), persistent=False)
         self.register_buffer("anchors", torch.tensor(metadata.anchors, dtype=torch.float32), persistent=False)
         self.register_buffer("strides", torch.tensor(metadata.strides, dtype=torch.float32), persistent=False)
         self.register_buffer("scale_xy", torch.tensor(metadata.scale_xy, dtype=torch.float32), persistent=False)
@@ -59,15 +78,17 @@ class DetectionLoss(nn.Module):
             targets: Of the whole batch, boxes in input pixels.
         """
         grids = torch.tensor([output.objectness.shape[2:] for output in outputs], device=self.anchors.device)
-        positives = assign(targets, self.anchors, self.strides, grids)
+        positives = assign(targets, self.anchors, self.strides, grids, self.shape_iou)
         boxes, classes = self._at_positives(outputs, positives)
         count = max(1, len(positives.target))
 
-        box = (1 - complete_iou(boxes, targets.boxes[positives.target])).sum() / count
+        box = (1 - self.box_overlap(boxes, targets.boxes[positives.target])).sum() / count
+        class_ids = targets.class_ids[positives.target]
+        weights = self.class_weights[class_ids]
         wanted = torch.full_like(classes, self.label_smoothing / 2)
-        wanted.scatter_(1, targets.class_ids[positives.target][:, None], 1 - self.label_smoothing / 2)
-        class_loss = binary_cross_entropy_with_logits(classes, wanted, reduction="sum") / count
-        objectness = self._objectness(outputs, targets, positives) / count
+        wanted.scatter_(1, class_ids[:, None], 1 - self.label_smoothing / 2)
+        class_loss = binary_cross_entropy_with_logits(classes, wanted, weights[:, None], reduction="sum") / count
+        objectness = self._objectness(outputs, targets, positives, weights) / count
         total = BOX_WEIGHT * box + objectness + class_loss
         return Losses(total, box, objectness, class_loss, box.new_tensor(len(positives.target)))
 
@@ -92,7 +113,9 @@ class DetectionLoss(nn.Module):
             classes = classes.index_copy(0, index, class_logits)
         return boxes, classes
 
-    def _objectness(self, outputs: Sequence[HeadOutput], targets: Targets, positives: Positives) -> Tensor:
+    def _objectness(
+        self, outputs: Sequence[HeadOutput], targets: Targets, positives: Positives, weights: Tensor
+    ) -> Tensor:
         padded = _pad_targets(targets, len(outputs[0].objectness))
         total = self.anchors.new_zeros(())
         for level, output in enumerate(outputs):
@@ -103,8 +126,8 @@ class DetectionLoss(nn.Module):
             wanted[place] = 1
             with torch.no_grad():
                 ignored = overlaps_any(self._all_boxes(output, level), padded, IGNORE_IOU).view_as(logits)
-                negative_weight = logits.sigmoid().sqrt() * ~ignored
-                weight = torch.where(wanted > 0, torch.ones_like(wanted), negative_weight)
+                weight = logits.sigmoid().sqrt() * ~ignored
+                weight[place] = weights[at]
             total = total + binary_cross_entropy_with_logits(logits, wanted, weight, reduction="sum")
         return total
 
@@ -122,6 +145,12 @@ class DetectionLoss(nn.Module):
         half_width, half_height = half_size.unbind(dim=2)
         sides = (centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height)
         return torch.stack(sides, dim=1).flatten(2)
+
+
+def build_loss(metadata: ModelMetadata, settings: TrainSettings, records: Sequence[Record]) -> DetectionLoss:
+    """The loss that the settings ask for; the training pictures decide the weights of the classes."""
+    weights = weigh_classes(records, len(metadata.class_names)) if settings.class_weights else None
+    return DetectionLoss(metadata, settings.label_smoothing, settings.box_loss, settings.shape_iou, weights)
 
 
 def _pad_targets(targets: Targets, batch: int) -> Tensor:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pocketdet.errors import SettingsError
 
@@ -11,6 +11,11 @@ STRIDE = 32  # of P5; inputs are multiples of it
 SMALLEST_SIZE = 64
 BASE_PICTURES = 16  # a step; the learning rates below belong to it
 BASE_LEARNING_RATES = {"adamw": 1.5e-3, "sgd": 1e-2}
+BoxLoss = Literal["ciou", "diou", "giou"]
+AnchorChoice = Literal["yolov4", "kmeans"]
+
+SHAPE_IOU = 0.213  # darknet's iou_thresh for YOLOv4
+CHOICES = {"box_loss": get_args(BoxLoss), "anchors": get_args(AnchorChoice)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +53,12 @@ class TrainSettings:
         cross_batch_norm: Batch norm over all batches of a step so far, for accumulate above 1.
         self_adversarial: Probability of a batch whose pictures the network first alters to hide their objects.
         label_smoothing: 0 is off; e moves every class target by e / 2 towards one half.
+        box_loss: The box term is 1 minus this overlap of box and target.
+        shape_iou: A target is learned by every anchor whose shape has an IoU with it above this, and by its best one; 1
+            means the best one alone, as YOLOv3 does.
+        grid_sensitivity: Stretch the centres a little beyond their cells, so that they reach its border.
+        class_weights: Objects of rare classes count more, up to 10 times as much as those of the most frequent one.
+        anchors: YOLOv4's, or the centres of a k-means over the training boxes at this size.
         ema: Decay of the average of the weights; 0 is off.
         start_weights: A safetensors file with weights of the backbone or of a whole detector.
         train_splits: Splits to learn from.
@@ -93,6 +104,11 @@ class TrainSettings:
     cross_batch_norm: bool = False
     self_adversarial: float = 0.0
     label_smoothing: float = 0.0
+    box_loss: BoxLoss = "ciou"
+    shape_iou: float = SHAPE_IOU
+    grid_sensitivity: bool = True
+    class_weights: bool = False
+    anchors: AnchorChoice = "yolov4"
     ema: float = 0.998
     start_weights: Path | None = None
     train_splits: tuple[str, ...] = ("train",)
@@ -130,6 +146,11 @@ class TrainSettings:
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if not 0 < self.shape_iou <= 1:
+            raise SettingsError(f"shape_iou is {self.shape_iou}; it must be above 0 and at most 1")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise SettingsError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
         for name in ("ema", "dropblock", "multi_scale"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")

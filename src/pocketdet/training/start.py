@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pocketdet.core.metadata import ModelMetadata
+from pocketdet.core.metadata import YOLOV4_SCALE_XY, ModelMetadata
 from pocketdet.datasets.records import Dataset
 from pocketdet.errors import DataError
 from pocketdet.models.balance import balance_scales
 from pocketdet.models.detector import Detector
 from pocketdet.models.import_weights import load_start_weights, read_start_weights_info
+from pocketdet.training.own_anchors import choose_anchors
+from pocketdet.training.processes import on_first
 from pocketdet.training.run_folder import RunFolder
 from pocketdet.training.settings import TrainSettings
 
@@ -29,7 +31,7 @@ def tell_data(training: Dataset, validation: Dataset, console: Console) -> None:
     )
 
 
-def describe(data: Path, training: Dataset, settings: TrainSettings) -> ModelMetadata:
+def describe(data: Path, training: Dataset, settings: TrainSettings, console: Console) -> ModelMetadata:
     """What the file of the detector will say of it."""
     from pocketdet import __version__
 
@@ -41,6 +43,8 @@ def describe(data: Path, training: Dataset, settings: TrainSettings) -> ModelMet
         padding=settings.padding or "symmetric",
         class_names=training.class_names,
         input_size=(settings.size, settings.size),
+        anchors=on_first(lambda: choose_anchors(training.records, settings, console)),
+        scale_xy=YOLOV4_SCALE_XY if settings.grid_sensitivity else (1.0, 1.0, 1.0),
         training_data=f"{data.resolve().name} ({', '.join(settings.train_splits)})",
         pocketdet_version=__version__,
     )
