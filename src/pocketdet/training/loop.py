@@ -26,6 +26,7 @@ from pocketdet.training.assigner import Targets
 from pocketdet.training.augment import Sample
 from pocketdet.training.loader import Batch, EpochBatches, TrainingPictures, build_loader
 from pocketdet.training.loss import DetectionLoss
+from pocketdet.training.memory import keep_freed_memory
 from pocketdet.training.optimizer import ExponentialMovingAverage, build_optimizer, learning_rate, set_learning_rate
 from pocketdet.training.processes import (
     join_processes,
@@ -81,6 +82,7 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
         ModelFileError: Start weights or checkpoint cannot be used.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is written.
     """
+    keep_freed_memory()
     join_processes()
     console = Console(stderr=True, highlight=False, quiet=rank() > 0)
     run, training, validation = _prepare(data, settings, console)
@@ -196,9 +198,8 @@ class _Run:
         *terms, positives = sum_over_processes(sums).tolist()
         terms = [term / max(1.0, positives) for term in terms]
         _check_finite(terms[0], progress, self.settings)
-        for parameter in self.detector.parameters():
-            if parameter.grad is not None:  # DDP has taken the mean over the processes
-                parameter.grad.mul_(num_processes() / max(1.0, positives))
+        gradients = [parameter.grad for parameter in self.detector.parameters() if parameter.grad is not None]
+        torch._foreach_mul_(gradients, num_processes() / max(1.0, positives))  # DDP has taken the mean over processes
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -26,8 +26,8 @@ def build_optimizer(detector: Detector, settings: TrainSettings) -> torch.optim.
             decay = settings.weight_decay if decays else 0.0
             groups.append({"params": parameters, "weight_decay": decay, "factor": factor})
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.999))
+        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True, fused=True)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.999), fused=True)
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> float:
@@ -69,8 +69,7 @@ class ExponentialMovingAverage:
         """
         decay = min(self.decay, (1 + step) / (10 + step))
         average, current = self.detector.state_dict(), detector.state_dict()
-        for name, value in average.items():
-            if value.is_floating_point():
-                value.lerp_(current[name], 1 - decay)
-            else:
-                value.copy_(current[name])
+        moving = [name for name, value in average.items() if value.is_floating_point()]
+        torch._foreach_lerp_([average[name] for name in moving], [current[name] for name in moving], 1 - decay)
+        for name in average.keys() - set(moving):
+            average[name].copy_(current[name])
