@@ -10,7 +10,8 @@ if {keeps}:
     keep_freed_memory()
 def step():
     torch.ones(16 * 2**20)  # 64 MiB
-step()
+for _ in range(10):
+    step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):
     step()

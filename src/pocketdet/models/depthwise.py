@@ -13,8 +13,8 @@ _backward = torch.ops.aten.convolution_backward
 def strided_depthwise(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """What ``conv2d`` computes with one group a channel, with its own gradient in bfloat16 on a CPU.
 
-    Torch's way to the gradient of ``x`` there (oneDNN 3.12) is slow for strides above 1. The same comes from the convolution of
-    stride 1, whose outputs at all places in between have a gradient of zero: 4 to 17 times faster, by
+    Torch's way to the gradient of ``x`` there (oneDNN 3.12) is slow for strides above 1. The same comes from the
+    convolution of stride 1, whose outputs at all places in between have a gradient of zero: 4 to 17 times faster, by
     ``benchmarks/depthwise.py``. In float32 torch's way is the faster one.
 
     Args:
