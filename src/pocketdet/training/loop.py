@@ -25,6 +25,7 @@ from pocketdet.runtime.predictor import Predictor
 from pocketdet.training.assigner import Targets
 from pocketdet.training.augment import Sample
 from pocketdet.training.loader import Batch, EpochBatches, TrainingPictures, build_loader
+from pocketdet.training.loggers import open_loggers
 from pocketdet.training.loss import DetectionLoss
 from pocketdet.training.memory import keep_freed_memory
 from pocketdet.training.optimizer import ExponentialMovingAverage, build_optimizer, learning_rate, set_learning_rate
@@ -38,7 +39,7 @@ from pocketdet.training.processes import (
     sum_over_processes,
     synchronise_batch_norm,
 )
-from pocketdet.training.reporting import note_ctrl_c, open_tensorboard, progress_bar, report_epoch
+from pocketdet.training.reporting import note_ctrl_c, progress_bar, report_epoch
 from pocketdet.training.run_folder import Progress, RunFolder
 from pocketdet.training.run_report import write_run_report
 from pocketdet.training.settings import TrainSettings
@@ -90,7 +91,7 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
     with (
         note_ctrl_c(console) as interrupted,
         progress_bar(console) as bar,
-        open_tensorboard(run.folder.path, progress.epoch + 1) if rank() == 0 else nullcontext() as board,
+        open_loggers(run.folder.path, progress.epoch + 1, settings) if rank() == 0 else nullcontext() as loggers,
     ):
         done = progress.epoch * len(run.batches) + progress.batch
         task = bar.add_task("", total=settings.epochs * len(run.batches), completed=done)
@@ -103,8 +104,8 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
             if progress.epoch % settings.evaluate_every == 0 or progress.epoch == settings.epochs:
                 row |= on_first(lambda: run.evaluate(validation))
             progress.rows.append(row)
-            if board is not None:
-                report_epoch(row, console, board)
+            if loggers is not None:
+                report_epoch(row, console, loggers)
                 run.folder.write_results(progress.rows)
                 run.save()
     if rank() == 0:
