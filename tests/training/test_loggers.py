@@ -57,7 +57,7 @@ def test_mlflow_writes_into_the_folder_of_the_run_unless_told_otherwise(
     calls: list[tuple], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_one_epoch(tmp_path, "mlflow")
-    assert ("mlflow.set_tracking_uri", (tmp_path / "mlflow").as_uri()) in calls
+    assert ("mlflow.set_tracking_uri", f"sqlite:///{tmp_path / 'mlflow.db'}") in calls
     assert ("mlflow.log_metric", "loss", 2.5, ("step", 1)) in calls
     calls.clear()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")

@@ -90,9 +90,9 @@ def _open_wandb(module: Any, folder: Path, settings: TrainSettings) -> Iterator[
 
 @contextmanager
 def _open_mlflow(module: Any, folder: Path, settings: TrainSettings) -> Iterator[Logger]:
-    """To the server of MLFLOW_TRACKING_URI, or else into files in the folder of the run."""
+    """To the server of MLFLOW_TRACKING_URI, or else into a file in the folder of the run."""
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        module.set_tracking_uri((folder.resolve() / "mlflow").as_uri())
+        module.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
     module.set_experiment(PROJECT)
     run_id = _read_run_ids(folder).get("mlflow")
     run = module.start_run(run_id=run_id, run_name=folder.name)
