@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pocketdet.errors import SettingsError
+from pocketdet.models.depthwise import strided_depthwise
 
 Activation = Literal["RE", "RE6", "HS", "MISH", "linear"]
 ACTIVATIONS: dict[str, type[nn.ReLU] | type[nn.ReLU6] | type[nn.Hardswish] | type[nn.Mish]] = {
@@ -53,7 +54,17 @@ class SameConv2d(nn.Conv2d):
         """``(B, C, H, W)`` to ``(B, out_channels, ceil(H / stride), ceil(W / stride))``."""
         top, bottom = same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
         left, right = same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
-        return super().forward(F.pad(x, (left, right, top, bottom)))
+        x = F.pad(x, (left, right, top, bottom))
+        is_depthwise = self.groups == self.in_channels == self.out_channels
+        return strided_depthwise(x, self.weight, self.stride[0], 0) if is_depthwise else super().forward(x)
+
+
+class StridedDepthwise(nn.Conv2d):
+    """A depthwise convolution with a stride and PyTorch's symmetric padding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, C, ceil(H / stride), ceil(W / stride))``."""
+        return strided_depthwise(x, self.weight, self.stride[0], int(self.padding[0]))
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -78,7 +89,9 @@ def convolution(
         raise SettingsError(f'padding is "{padding}"; it must be one of {", ".join(PADDINGS)}')
     if padding == "same" and stride > 1:
         return SameConv2d(in_channels, out_channels, kernel, stride, groups=groups, bias=False)
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+    is_depthwise = groups == in_channels == out_channels and stride > 1
+    kind = StridedDepthwise if is_depthwise else nn.Conv2d
+    return kind(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
 
 
 class ConvBlock(nn.Sequential):

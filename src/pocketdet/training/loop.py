@@ -30,7 +30,9 @@ from pocketdet.training.chance import input_size, is_attacked, resize
 from pocketdet.training.cross_batch_norm import cross_batch_norms, end_step
 from pocketdet.training.gpu import GpuPictures, fits
 from pocketdet.training.loader import Batch, EpochBatches, TrainingPictures, TrainingPlans, build_loader
+from pocketdet.training.loggers import open_loggers
 from pocketdet.training.loss import DetectionLoss, build_loss
+from pocketdet.training.memory import keep_freed_memory
 from pocketdet.training.optimizer import ExponentialMovingAverage, build_optimizer, learning_rate, set_learning_rate
 from pocketdet.training.pictures import Sample
 from pocketdet.training.processes import (
@@ -43,7 +45,7 @@ from pocketdet.training.processes import (
     sum_over_processes,
     synchronise_batch_norm,
 )
-from pocketdet.training.reporting import note_ctrl_c, open_tensorboard, progress_bar, report_epoch
+from pocketdet.training.reporting import note_ctrl_c, progress_bar, report_epoch
 from pocketdet.training.run_folder import Progress, RunFolder
 from pocketdet.training.run_report import write_run_report
 from pocketdet.training.settings import TrainSettings
@@ -87,6 +89,7 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
         ModelFileError: Start weights or checkpoint cannot be used.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is written.
     """
+    keep_freed_memory()
     join_processes()
     console = Console(stderr=True, highlight=False, quiet=rank() > 0)
     run, training, validation = _prepare(data, settings, console)
@@ -94,7 +97,7 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
     with (
         note_ctrl_c(console) as interrupted,
         progress_bar(console) as bar,
-        open_tensorboard(run.folder.path, progress.epoch + 1) if rank() == 0 else nullcontext() as board,
+        open_loggers(run.folder.path, progress.epoch + 1, settings) if rank() == 0 else nullcontext() as loggers,
     ):
         done = progress.epoch * len(run.batches) + progress.batch
         task = bar.add_task("", total=settings.epochs * len(run.batches), completed=done)
@@ -107,8 +110,8 @@ def train(data: Path, settings: TrainSettings) -> TrainResult:
             if progress.epoch % settings.evaluate_every == 0 or progress.epoch == settings.epochs:
                 row |= on_first(lambda: run.evaluate(validation))
             progress.rows.append(row)
-            if board is not None:
-                report_epoch(row, console, board)
+            if loggers is not None:
+                report_epoch(row, console, loggers)
                 run.folder.write_results(progress.rows)
                 run.save()
     if rank() == 0:
@@ -217,9 +220,8 @@ class _Run:
         *terms, positives = sum_over_processes(sums).tolist()
         terms = [term / max(1.0, positives) for term in terms]
         _check_finite(terms[0], progress, self.settings)
-        for parameter in self.detector.parameters():
-            if parameter.grad is not None:  # DDP has taken the mean over the processes
-                parameter.grad.mul_(num_processes() / max(1.0, positives))
+        gradients = [parameter.grad for parameter in self.detector.parameters() if parameter.grad is not None]
+        torch._foreach_mul_(gradients, num_processes() / max(1.0, positives))  # DDP has taken the mean over processes
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -26,8 +26,8 @@ def build_optimizer(detector: Detector, settings: TrainSettings) -> torch.optim.
             decay = settings.weight_decay if decays else 0.0
             groups.append({"params": parameters, "weight_decay": decay, "factor": factor})
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.peak_learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=settings.peak_learning_rate, betas=(0.9, 0.999))
+        return torch.optim.SGD(groups, lr=settings.peak_learning_rate, momentum=0.9, nesterov=True, fused=True)
+    return torch.optim.AdamW(groups, lr=settings.peak_learning_rate, betas=(0.9, 0.999), fused=True)
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> float:

@@ -4,23 +4,24 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pocketdet.training.loggers import Logger
 
-def report_epoch(row: dict[str, float], console: Console, board: Any) -> None:
-    """Print a row of results and give it to TensorBoard."""
+
+def report_epoch(row: dict[str, float], console: Console, loggers: Sequence[Logger]) -> None:
+    """Print a row of results and give it to the loggers."""
     parts = [f"epoch {row['epoch']:3.0f}"]
     parts += [f"{name} {row[name]:.3f}" for name in ("loss", "box_loss", "objectness_loss", "class_loss")]
     parts += [f"{name} {row[name]:.3f}" for name in ("AP", "AP50") if name in row]
     console.print("  ".join([*parts, f"{row['seconds']:.0f} s"]), markup=False, soft_wrap=True)
     for name, value in row.items():
-        if name != "epoch":
-            board.add_scalar(name, value, row["epoch"])
+        for logger in loggers if name != "epoch" else ():
+            logger.add_scalar(name, value, int(row["epoch"]))
 
 
 @contextmanager
@@ -58,15 +59,3 @@ def progress_bar(console: Console) -> Progress:
     return Progress(
         *columns, console=console, speed_estimate_period=300, disable=console.quiet or not console.is_terminal
     )
-
-
-@contextmanager
-def open_tensorboard(folder: Path, next_epoch: int) -> Iterator[Any]:
-    """A writer for the run's curves; what an interrupted run wrote of ``next_epoch`` is dropped."""
-    from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=next_epoch)
-    try:
-        yield writer
-    finally:
-        writer.close()

@@ -143,8 +143,8 @@ def _read(path: Path) -> Checkpoint:
         values = json.loads(payload["settings"])
         for name in ("start_weights", "output"):
             values[name] = Path(values[name]) if values[name] is not None else None
-        for name in ("train_splits", "classes"):
-            values[name] = tuple(values[name])
+        for name in ("train_splits", "classes", "logger"):
+            values[name] = tuple(values.get(name, ()))
         settings = TrainSettings(**values)
     except Exception as error:  # damaged bytes make torch raise nearly anything
         raise ModelFileError(

@@ -72,6 +72,7 @@ class TrainSettings:
         evaluate_every: Epochs between two evaluations; the last epoch is always evaluated.
         patience: Stop after so many evaluations without a better AP; 0 is off.
         checkpoint_minutes: Write a checkpoint after so many minutes, besides the one after every epoch.
+        logger: Besides TensorBoard and results.csv send the curves to wandb or mlflow, if installed.
         output: Folder of the run: checkpoints, results.csv, TensorBoard.
         resume: Go on from the last checkpoint in the output folder.
     """
@@ -121,6 +122,7 @@ class TrainSettings:
     evaluate_every: int = 5
     patience: int = 0
     checkpoint_minutes: float = 5.0
+    logger: tuple[Literal["wandb", "mlflow"], ...] = ()
     output: Path = Path("runs/train")
     resume: bool = False
 
