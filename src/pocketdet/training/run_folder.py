@@ -26,7 +26,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     best_ap: float = -1.0
-    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 4)
+    sums: list[float] = dataclasses.field(default_factory=list)  # of each term of the loss; empty before the first step
     seconds: float = 0.0
     rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
@@ -141,8 +141,8 @@ def _read(path: Path) -> Checkpoint:
         must_be_sealed = payload["format"] >= SEALED_SINCE
         progress = Progress(**json.loads(payload["progress"]))
         values = json.loads(payload["settings"])
-        for name in ("start_weights", "output"):
-            values[name] = Path(values[name]) if values[name] is not None else None
+        for name in ("start_weights", "teacher", "output"):
+            values[name] = Path(values[name]) if values.get(name) is not None else None
         for name in ("train_splits", "classes"):
             values[name] = tuple(values[name])
         settings = TrainSettings(**values)

@@ -33,6 +33,9 @@ class TrainSettings:
         label_smoothing: 0 is off; e moves every class target by e / 2 towards one half.
         ema: Decay of the average of the weights; 0 is off.
         start_weights: A safetensors file with weights of the backbone or of a whole detector.
+        teacher: A larger pocketdet detector with the same classes to learn from, besides the labels: a .safetensors
+            checkpoint or the folder of a training run.
+        teacher_weight: Of the teacher's term in the loss.
         train_splits: Splits to learn from.
         val_split: Split that chooses the best checkpoint; "holdout" keeps a tenth of the training pictures for it. By
             default val where there is one, else holdout.
@@ -69,6 +72,8 @@ class TrainSettings:
     label_smoothing: float = 0.0
     ema: float = 0.998
     start_weights: Path | None = None
+    teacher: Path | None = None
+    teacher_weight: float = 1.0
     train_splits: tuple[str, ...] = ("train",)
     val_split: str | None = None
     classes: tuple[str, ...] = ()
@@ -96,5 +101,7 @@ class TrainSettings:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
         if not 0 <= self.ema < 1:
             raise SettingsError(f"ema is {self.ema}; it must be at least 0 and below 1")
+        if self.teacher_weight < 0:
+            raise SettingsError(f"teacher_weight is {self.teacher_weight}; it must be at least 0")
         if self.learning_rate <= 0:
             raise SettingsError(f"learning_rate is {self.learning_rate}; it must be above 0")
