@@ -1,7 +1,7 @@
 """Learning from a larger detector: what the student is shown beside the labels, and how it is judged by it.
 
 After Chen et al. 2017, "Learning efficient object detection models with knowledge distillation": a term for the
-outputs and one for the features. Places count by the teacher's objectness, as in Mehta and Ozturk (1712.05274) §3.2,
+outputs and one for the features. Places count by the teacher's objectness, as in Mehta and Ozturk (1712.05274),
 so that the background does not drown the objects.
 """
 

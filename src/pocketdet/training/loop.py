@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from pocketdet.training.processes import (
     sum_over_processes,
     synchronise_batch_norm,
 )
+from pocketdet.training.pseudo_labels import add_pseudo_labels
 from pocketdet.training.reporting import note_ctrl_c, open_tensorboard, progress_bar, report_epoch
 from pocketdet.training.run_folder import Progress, RunFolder
 from pocketdet.training.run_report import write_run_report
@@ -251,12 +253,15 @@ def _prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[_Ru
         on_first(folder.start)
     training, validation = split_data(data, settings)
     tell_data(training, validation, console)
-    batches = EpochBatches(len(training.records), settings.batch_size, settings.seed, rank(), num_processes())
-
     metadata = describe(data, training, settings) if saved is None else stored_metadata(saved, folder, training)
     teacher = load_teacher(settings.teacher, training.class_names) if settings.teacher is not None else None
     if saved is not None and teacher is not None:
         check_same_teacher(teacher, saved)
+    if settings.pseudo_label is not None and teacher is not None:
+        work = partial(add_pseudo_labels, training, validation, teacher, settings, console, saved is not None)
+        training = on_first(work)
+    batches = EpochBatches(len(training.records), settings.batch_size, settings.seed, rank(), num_processes())
+
     torch.manual_seed(settings.seed)
     detector = build_from_metadata(metadata)
     if saved is None:

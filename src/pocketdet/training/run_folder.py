@@ -1,4 +1,4 @@
-"""The files of a run: last.pt and previous.pt to go on from, best.safetensors to use, results.csv to look at."""
+"""The files of a run: last.pt and previous.pt to go on from, best.safetensors to use, results.csv to look at ..."""
 
 import csv
 import dataclasses
@@ -53,6 +53,7 @@ class RunFolder:
         self.previous = path / "previous.pt"
         self.best = path / "best.safetensors"
         self.results = path / "results.csv"
+        self.pseudo_labels = path / "pseudo_labels.json"
 
     def start(self) -> None:
         """Claim the folder for a new run.
@@ -141,7 +142,7 @@ def _read(path: Path) -> Checkpoint:
         must_be_sealed = payload["format"] >= SEALED_SINCE
         progress = Progress(**json.loads(payload["progress"]))
         values = json.loads(payload["settings"])
-        for name in ("start_weights", "teacher", "output"):
+        for name in ("start_weights", "teacher", "pseudo_label", "output"):
             values[name] = Path(values[name]) if values.get(name) is not None else None
         for name in ("train_splits", "classes"):
             values[name] = tuple(values[name])

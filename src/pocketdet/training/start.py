@@ -40,7 +40,8 @@ def describe(data: Path, training: Dataset, settings: TrainSettings) -> ModelMet
         padding=settings.padding or "symmetric",
         class_names=training.class_names,
         input_size=(settings.size, settings.size),
-        training_data=f"{data.resolve().name} ({', '.join(settings.train_splits)})",
+        training_data=f"{data.resolve().name} ({', '.join(settings.train_splits)})"
+        + (", and pictures that a teacher labelled" if settings.pseudo_label is not None else ""),
         pocketdet_version=__version__,
     )
     if settings.start_weights is None:
