@@ -30,10 +30,10 @@ def killed(drawn_voc: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 @pytest.fixture(scope="module")
 def runs(drawn_voc: Path, killed: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
-    """A folder of runs: the killed one, resumed; the same unbroken; one with fixed batch norm."""
+    """A folder of runs: the killed one, resumed; it unbroken; with fixed batch norm one, and one with a teacher."""
     finished = torchrun("train", drawn_voc, killed[0])
     assert finished.returncode == 0, finished.stderr
-    assert finished.stderr.count("12 pictures to learn from") == 3, "only the first process prints"
+    assert finished.stderr.count("12 pictures to learn from") == 4, "only the first process prints"
     return killed[0]
 
 
@@ -61,5 +61,8 @@ def test_two_processes_on_half_batches_have_the_losses_of_one_on_whole_batches(
     runs: Path, drawn_voc: Path, tmp_path: Path
 ) -> None:
     """With fixed batch norm; its moving statistics come from the pictures of a process alone."""
-    runpy.run_path(str(SCRIPT))["train_with_fixed_batch_norm"](drawn_voc, tmp_path / "one")
+    train_with_fixed_batch_norm = runpy.run_path(str(SCRIPT))["train_with_fixed_batch_norm"]
+    train_with_fixed_batch_norm(drawn_voc, tmp_path / "one")
     assert losses(runs / "fixed") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    train_with_fixed_batch_norm(drawn_voc, tmp_path / "taught", runs / "unbroken")
+    assert losses(runs / "taught") == pytest.approx(losses(tmp_path / "taught"), rel=1e-5)

@@ -25,11 +25,13 @@ SETTINGS = TrainSettings(
 INTERRUPTED = dataclasses.replace(SETTINGS, accumulate=2, freeze_epochs=1, workers=2)
 
 
-def train_with_fixed_batch_norm(data: Path, output: Path) -> None:
+def train_with_fixed_batch_norm(data: Path, output: Path, teacher: Path | None = None) -> None:
     """By SGD, which unlike AdamW notices gradients of a wrong scale."""
     set_mode = loop._set_mode
     loop._set_mode = lambda detector, *_: detector.eval()
-    train(data, dataclasses.replace(SETTINGS, optimizer="sgd", learning_rate=0.01, output=output))
+    neck_width = SETTINGS.neck_width if teacher is None else 0.25  # another than the teacher's, so that it is adapted
+    settings = dataclasses.replace(SETTINGS, neck_width=neck_width, teacher=teacher, output=output)
+    train(data, dataclasses.replace(settings, optimizer="sgd", learning_rate=0.01))
     loop._set_mode = set_mode
 
 
@@ -48,3 +50,4 @@ if __name__ == "__main__":
         train(data, TrainSettings(output=output / "broken", resume=True))
         train(data, dataclasses.replace(INTERRUPTED, output=output / "unbroken"))
         train_with_fixed_batch_norm(data, output / "fixed")
+        train_with_fixed_batch_norm(data, output / "taught", output / "unbroken")

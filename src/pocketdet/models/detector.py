@@ -49,8 +49,13 @@ class Detector(nn.Module):
 
     def forward(self, images: Tensor) -> list[HeadOutput]:
         """``(B, 3, H, W)`` RGB in 0 to 1, sides multiples of 32, to the raw logits of P3, P4, P5."""
-        outputs: list[HeadOutput] = self.head(self.neck(self.backbone((images - self.mean) / self.std)))
+        outputs: list[HeadOutput] = self.head(self.features(images))
         return outputs
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Images as ``forward`` takes them to what the neck gives the head: P3, P4, P5."""
+        levels: list[Tensor] = self.neck(self.backbone((images - self.mean) / self.std))
+        return levels
 
 
 def build_detector(

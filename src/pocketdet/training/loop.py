@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pocketdet.core.metadata import ModelMetadata
@@ -28,10 +29,11 @@ from pocketdet.training.augment import Plan
 from pocketdet.training.batch_size import settle
 from pocketdet.training.chance import input_size, is_attacked, resize
 from pocketdet.training.cross_batch_norm import cross_batch_norms, end_step
+from pocketdet.training.distillation import build_learner, check_same_teacher, load_teacher, term_names
 from pocketdet.training.gpu import GpuPictures, fits
 from pocketdet.training.loader import Batch, EpochBatches, TrainingPictures, TrainingPlans, build_loader
 from pocketdet.training.loggers import open_loggers
-from pocketdet.training.loss import DetectionLoss, build_loss
+from pocketdet.training.loss import build_loss
 from pocketdet.training.memory import keep_freed_memory
 from pocketdet.training.optimizer import ExponentialMovingAverage, build_optimizer, learning_rate, set_learning_rate
 from pocketdet.training.pictures import Sample
@@ -45,6 +47,7 @@ from pocketdet.training.processes import (
     sum_over_processes,
     synchronise_batch_norm,
 )
+from pocketdet.training.pseudo_labels import add_pseudo_labels
 from pocketdet.training.reporting import note_ctrl_c, progress_bar, report_epoch
 from pocketdet.training.run_folder import Progress, RunFolder
 from pocketdet.training.run_report import write_run_report
@@ -135,9 +138,11 @@ class _Run:
     fabric: Fabric
     detector: Detector
     average: ExponentialMovingAverage
-    model: _FabricModule  # the detector as Fabric runs it
+    model: _FabricModule  # what learns, as Fabric runs it: the detector, or with a teacher a ``Student`` around it
     optimizer: torch.optim.Optimizer
-    loss: DetectionLoss
+    loss: nn.Module
+    adapters: nn.ModuleList  # of a ``Student``; else empty
+    teacher: str  # its SHA-256, or nothing
 
     @property
     def steps(self) -> int:
@@ -158,7 +163,7 @@ class _Run:
         self.batches.epoch, self.batches.first_batch = progress.epoch, progress.batch
         _set_mode(self.detector, progress.epoch < settings.freeze_epochs, settings.freeze_batch_norm)
         started = last_save = time.monotonic()
-        sums = torch.zeros(5, device=self.fabric.device)
+        sums = torch.zeros(len(term_names(settings)) + 1, device=self.fabric.device)
         for batch in self.loader:
             seed_batch(settings.seed, progress.epoch, progress.batch)
             ends_step = (progress.batch + 1) % settings.accumulate == 0 or progress.batch + 1 == len(self.batches)
@@ -185,7 +190,7 @@ class _Run:
         """Add a batch's gradients, not yet divided by the positives of the step.
 
         Returns:
-            ``(5,)`` the terms of the loss, not divided either, and the number of positives.
+            The terms of the loss, not divided either, and the number of positives.
         """
         images = self._images(batch)
         targets = Targets(*(part.to(self.fabric.device) for part in batch.targets))
@@ -220,14 +225,14 @@ class _Run:
         *terms, positives = sum_over_processes(sums).tolist()
         terms = [term / max(1.0, positives) for term in terms]
         _check_finite(terms[0], progress, self.settings)
-        gradients = [parameter.grad for parameter in self.detector.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         torch._foreach_mul_(gradients, num_processes() / max(1.0, positives))  # DDP has taken the mean over processes
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         end_step(self.detector)
         self.average.update(self.detector, step)
-        progress.sums = [a + b for a, b in zip(progress.sums, terms, strict=True)]
+        progress.sums = [a + b for a, b in zip(progress.sums or [0.0] * len(terms), terms, strict=True)]
 
     def save(self) -> None:
         """Write, on the first process, all that is needed to go on bit for bit."""
@@ -238,6 +243,8 @@ class _Run:
             "average": self.average.detector.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "metadata": self.metadata.to_json(),
+            "adapters": self.adapters.state_dict(),
+            "teacher": self.teacher,
         }
         self.folder.save(self.progress, state, self.settings)
 
@@ -246,6 +253,7 @@ class _Run:
         self.detector.load_state_dict(saved["detector"])
         self.average.detector.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.adapters.load_state_dict(saved.get("adapters", {}))
 
     def evaluate(self, validation: Dataset) -> dict[str, float]:
         """Measure the average, and keep it if it is the best so far."""
@@ -270,7 +278,12 @@ def _prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[_Ru
         on_first(folder.start)
     training, validation = split_data(data, settings)
     tell_data(training, validation, console)
-
+    teacher = load_teacher(settings.teacher, training.class_names) if settings.teacher is not None else None
+    if saved is not None and teacher is not None:
+        check_same_teacher(teacher, saved)
+    if settings.pseudo_label is not None and teacher is not None:
+        work = partial(add_pseudo_labels, training, validation, teacher, settings, console, saved is not None)
+        training = on_first(work)
     metadata = (
         describe(data, training, settings, console) if saved is None else stored_metadata(saved, folder, training)
     )
@@ -291,21 +304,14 @@ def _prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[_Ru
         settings = settle(settings, detector, loss, fabric, training, console)
     batches = EpochBatches(len(training.records), settings.batch_size, settings.seed, rank(), num_processes())
     loader, gpu_pictures = _load_pictures(training, settings, metadata, batches, fabric.device)
-    model, optimizer = fabric.setup(detector, build_optimizer(detector, settings))
+    learner = build_learner(detector, metadata, teacher, loss, settings.teacher_weight)
+    optimizer = build_optimizer(detector, settings)
+    if adapting := list(learner.adapters.parameters()):
+        optimizer.add_param_group({"params": adapting, "weight_decay": settings.weight_decay, "factor": 1.0})
+    model, optimizer = fabric.setup(learner.module, optimizer)
     run = _Run(
-        folder,
-        settings,
-        metadata,
-        progress,
-        batches,
-        loader,
-        gpu_pictures,
-        fabric,
-        detector,
-        average,
-        model,
-        optimizer,
-        loss,
+        *(folder, settings, metadata, progress, batches, loader, gpu_pictures, fabric, detector, average, model),
+        *(optimizer, learner.loss, learner.adapters, "" if teacher is None else teacher.sha256),
     )
     if saved is not None:
         run.restore(saved)
@@ -349,11 +355,11 @@ def _close_epoch(run: _Run) -> dict[str, float]:
     """Count the epoch and give its row of results."""
     progress = run.progress
     progress.epoch += 1
-    names = ("loss", "box_loss", "objectness_loss", "class_loss")
+    names = term_names(run.settings)
     means = {name: total / run.steps for name, total in zip(names, progress.sums, strict=True)}
     rate = learning_rate(progress.epoch * run.steps - 1, run.steps, run.settings)
     row = {"epoch": progress.epoch, "learning_rate": rate, **means, "seconds": round(progress.seconds, 1)}
-    progress.batch, progress.sums, progress.seconds = 0, [0.0] * 4, 0.0
+    progress.batch, progress.sums, progress.seconds = 0, [], 0.0
     return row
 
 

@@ -16,7 +16,7 @@ from pocketdet.training.loggers import Logger
 def report_epoch(row: dict[str, float], console: Console, loggers: Sequence[Logger]) -> None:
     """Print a row of results and give it to the loggers."""
     parts = [f"epoch {row['epoch']:3.0f}"]
-    parts += [f"{name} {row[name]:.3f}" for name in ("loss", "box_loss", "objectness_loss", "class_loss")]
+    parts += [f"{name} {value:.3f}" for name, value in row.items() if name.endswith("loss")]
     parts += [f"{name} {row[name]:.3f}" for name in ("AP", "AP50") if name in row]
     console.print("  ".join([*parts, f"{row['seconds']:.0f} s"]), markup=False, soft_wrap=True)
     for name, value in row.items():

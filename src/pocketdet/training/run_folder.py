@@ -1,4 +1,4 @@
-"""The files of a run: last.pt and previous.pt to go on from, best.safetensors to use, results.csv to look at."""
+"""The files of a run: last.pt and previous.pt to go on from, best.safetensors to use, results.csv to look at ..."""
 
 import csv
 import dataclasses
@@ -26,7 +26,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     best_ap: float = -1.0
-    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 4)
+    sums: list[float] = dataclasses.field(default_factory=list)  # of each term of the loss; empty before the first step
     seconds: float = 0.0
     rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
@@ -53,6 +53,7 @@ class RunFolder:
         self.previous = path / "previous.pt"
         self.best = path / "best.safetensors"
         self.results = path / "results.csv"
+        self.pseudo_labels = path / "pseudo_labels.json"
 
     def start(self) -> None:
         """Claim the folder for a new run.
@@ -141,8 +142,8 @@ def _read(path: Path) -> Checkpoint:
         must_be_sealed = payload["format"] >= SEALED_SINCE
         progress = Progress(**json.loads(payload["progress"]))
         values = json.loads(payload["settings"])
-        for name in ("start_weights", "output"):
-            values[name] = Path(values[name]) if values[name] is not None else None
+        for name in ("start_weights", "teacher", "pseudo_label", "output"):
+            values[name] = Path(values[name]) if values.get(name) is not None else None
         for name in ("train_splits", "classes", "logger"):
             values[name] = tuple(values.get(name, ()))
         settings = TrainSettings(**values)

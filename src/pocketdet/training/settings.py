@@ -61,6 +61,11 @@ class TrainSettings:
         anchors: YOLOv4's, or the centres of a k-means over the training boxes at this size.
         ema: Decay of the average of the weights; 0 is off.
         start_weights: A safetensors file with weights of the backbone or of a whole detector.
+        teacher: A larger pocketdet detector with the same classes to learn from, besides the labels: a .safetensors
+            checkpoint or the folder of a training run.
+        teacher_weight: Of the teacher's term in the loss.
+        pseudo_label: A folder of pictures without labels, which the teacher labels before the first step.
+        pseudo_score: Only what the teacher finds with a score above this becomes a label, 0 to 1.
         train_splits: Splits to learn from.
         val_split: Split that chooses the best checkpoint; "holdout" keeps a tenth of the training pictures for it. By
             default val where there is one, else holdout.
@@ -112,6 +117,10 @@ class TrainSettings:
     anchors: AnchorChoice = "yolov4"
     ema: float = 0.998
     start_weights: Path | None = None
+    teacher: Path | None = None
+    teacher_weight: float = 1.0
+    pseudo_label: Path | None = None
+    pseudo_score: float = 0.5
     train_splits: tuple[str, ...] = ("train",)
     val_split: str | None = None
     classes: tuple[str, ...] = ()
@@ -148,6 +157,12 @@ class TrainSettings:
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if self.pseudo_label is not None and self.teacher is None:
+            raise SettingsError(f"pseudo_label is {self.pseudo_label}, and no teacher labels it; name one by --teacher")
+        if not 0 <= self.pseudo_score <= 1:
+            raise SettingsError(f"pseudo_score is {self.pseudo_score}; it must be between 0 and 1")
+        if self.teacher_weight < 0:
+            raise SettingsError(f"teacher_weight is {self.teacher_weight}; it must be at least 0")
         if not 0 < self.shape_iou <= 1:
             raise SettingsError(f"shape_iou is {self.shape_iou}; it must be above 0 and at most 1")
         for name, known in CHOICES.items():

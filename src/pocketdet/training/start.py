@@ -45,7 +45,8 @@ def describe(data: Path, training: Dataset, settings: TrainSettings, console: Co
         input_size=(settings.size, settings.size),
         anchors=on_first(lambda: choose_anchors(training.records, settings, console)),
         scale_xy=YOLOV4_SCALE_XY if settings.grid_sensitivity else (1.0, 1.0, 1.0),
-        training_data=f"{data.resolve().name} ({', '.join(settings.train_splits)})",
+        training_data=f"{data.resolve().name} ({', '.join(settings.train_splits)})"
+        + (", and pictures that a teacher labelled" if settings.pseudo_label is not None else ""),
         pocketdet_version=__version__,
     )
     if settings.start_weights is None:
