@@ -12,7 +12,7 @@ from pocketdet.datasets.records import Dataset
 from pocketdet.errors import DataError
 from pocketdet.models.balance import balance_scales
 from pocketdet.models.detector import Detector
-from pocketdet.models.import_weights import load_start_weights, read_start_weights_info
+from pocketdet.models.import_weights import load_start_weights, read_start_channels, read_start_weights_info
 from pocketdet.training.run_folder import RunFolder
 from pocketdet.training.settings import TrainSettings
 
@@ -46,7 +46,9 @@ def describe(data: Path, training: Dataset, settings: TrainSettings) -> ModelMet
     if settings.start_weights is None:
         return metadata
     start = read_start_weights_info(settings.start_weights)
-    return dataclasses.replace(metadata, padding=settings.padding or start.padding, mean=start.mean, std=start.std)
+    channels = read_start_channels(settings.start_weights, metadata)
+    padding = settings.padding or start.padding
+    return dataclasses.replace(metadata, padding=padding, mean=start.mean, std=start.std, channels=channels)
 
 
 def stored_metadata(saved: dict[str, Any], folder: RunFolder, training: Dataset) -> ModelMetadata:
