@@ -89,8 +89,8 @@ def advise(health: Sequence[KernelHealth]) -> list[str]:
         )
     if sums["input"]:
         lines.append(
-            "input: the layer before it is silent; where the start weights were so (explain them, too), no setting "
-            "revives it: choose other start weights, or mobilenet_v2, whose expansions lose less"
+            "input: the layer before it is silent; where dead_kernels is as high after the first epoch, the start "
+            "weights brought it along and no setting revives it: choose others, or mobilenet_v3_small, whose have none"
         )
     if sums["pictures"]:
         lines.append("pictures: no cause lies in the kernel; show more kinds of pictures before you call it dead")
