@@ -71,19 +71,20 @@ def test_kernel_health_finds_the_kernels_that_died():
     nn.init.normal_(depthwise.weight, 1, 0.1)
     with torch.no_grad():
         depthwise.weight[:2] = 1e-4
-    layer, kernels, dead = kernel_health(backbone)[0]
-    assert (layer, kernels, dead) == ("features.1.0.0", 8, 2)
+    first = kernel_health(backbone)[0]
+    assert (first.layer, first.kernels, first.dead, first.weights) == ("features.1.0.0", 8, 2, 2)
     assert len(kernel_health(backbone)) == 13
 
 
 def test_explaining_a_network_with_weights_names_its_dead_kernels():
     detector = build_detector("mobilenet_v3_small", 2, 0.25, 0.25)
-    assert "dead depthwise kernels (all weights near zero): 0 of" in explain(detector, (64, 64)).to_text()
+    assert "dead depthwise kernels: 0 of" in explain(detector, (64, 64)).to_text()
     with torch.no_grad():
         detector.neck.down_p3[0][0].weight[5] = 0
     explanation = explain(detector, (64, 64))
-    assert "neck.down_p3.0.0: 1 of 32" in explanation.to_text()
-    assert {"layer": "neck.down_p3.0.0", "kernels": 32, "dead": 1} in explanation.to_dict()["kernel_health"]
+    assert "neck.down_p3.0.0: 1 of 32 (weights 1)" in explanation.to_text()
+    ill = next(layer for layer in explanation.to_dict()["kernel_health"] if layer["dead"])
+    assert (ill["layer"], ill["kernels"], ill["dead"], ill["weights"]) == ("neck.down_p3.0.0", 32, 1, 1)
     assert explain("mobilenet_v3_small", (64, 64)).health == ()
 
 

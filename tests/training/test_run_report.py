@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import re
 from pathlib import Path
@@ -34,6 +35,10 @@ def test_a_run_writes_a_report_of_its_best_detector(drawn_voc: Path, tmp_path: P
     assert "<tr><th>pictures</th><td>12</td><td>4</td></tr>" in text
     assert "<tr><th>batch_size</th><td>4</td></tr>" in text
     assert "learning rate" in text
+    rows = list(csv.DictReader((tmp_path / "run/results.csv").read_text().splitlines()))
+    assert [row["dead_kernels"] for row in rows] == ["0", "0"]
+    assert "<th>all layers</th>" in text
+    assert "dead depthwise kernels" in text
 
 
 def test_a_report_that_cannot_be_written_does_not_lose_the_run(

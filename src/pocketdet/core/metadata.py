@@ -40,6 +40,7 @@ class ModelMetadata:
         training_data: What the detector learned from.
         metrics: Measured values, such as ``{"AP50": 0.71, "AP": 0.43}``.
         pocketdet_version: That wrote the file.
+        channels: Left in depthwise convolutions, by name, where dead ones were dropped.
     """
 
     backbone: str
@@ -59,6 +60,7 @@ class ModelMetadata:
     training_data: str = ""
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     pocketdet_version: str = ""
+    channels: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         """One JSON object, keys as the attributes."""

@@ -7,6 +7,7 @@ from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import SettingsError
 from pocketdet.models.backbone import Backbone
 from pocketdet.models.backbones import build_backbone
+from pocketdet.models.channels import narrow
 from pocketdet.models.head import Head, HeadOutput
 from pocketdet.models.neck import FORMS, Neck
 
@@ -94,7 +95,7 @@ def build_detector(
 
 def build_from_metadata(metadata: ModelMetadata) -> Detector:
     """The network that a checkpoint's metadata describe, with random weights; errors as ``build_detector``."""
-    return build_detector(
+    detector = build_detector(
         metadata.backbone,
         len(metadata.class_names),
         metadata.width,
@@ -104,3 +105,5 @@ def build_from_metadata(metadata: ModelMetadata) -> Detector:
         metadata.std,
         metadata.neck_activation,
     )
+    narrow(detector, metadata.channels)
+    return detector

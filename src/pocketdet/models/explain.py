@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from pocketdet.models.blocks import (
     SqueezeExcitation,
 )
 from pocketdet.models.detector import Detector, build_detector
-from pocketdet.models.kernel_health import KernelHealth, is_depthwise, kernel_health
+from pocketdet.models.kernel_health import KernelHealth, advise, describe_health, is_depthwise, kernel_health
 from pocketdet.models.neck import SpatialPyramidPooling
 
 BLOCKS = (ConvBlock, DepthwiseSeparable, InvertedResidual, Bneck, SpatialPyramidPooling, nn.Conv2d, nn.Linear)
@@ -85,6 +85,7 @@ class Explanation:
             "rows": [dataclasses.asdict(row) for row in self.rows],
             "totals": self.totals(),
             "kernel_health": [layer._asdict() for layer in self.health],
+            "advice": advise(self.health),
         }
 
     def to_text(self) -> str:
@@ -99,7 +100,9 @@ class Explanation:
             )
             for line in lines
         ]
-        return "\n".join([self.title, "", *(line.rstrip() for line in text), "", self._summary(), *self._health()])
+        return "\n".join(
+            [self.title, "", *(line.rstrip() for line in text), "", self._summary(), *describe_health(self.health)]
+        )
 
     def _summary(self) -> str:
         total = self.totals()
@@ -109,13 +112,6 @@ class Explanation:
             f"{total['plain_multiply_adds'] / 1e9:.2f} G multiply-adds "
             f"({total['plain_multiply_adds'] / total['multiply_adds']:.1f} times as many)"
         )
-
-    def _health(self) -> list[str]:
-        if not self.health:
-            return []
-        dead, kernels = (sum(getattr(layer, name) for layer in self.health) for name in ("dead", "kernels"))
-        ill = [f"  {layer.layer}: {layer.dead} of {layer.kernels}" for layer in self.health if layer.dead]
-        return [f"dead depthwise kernels (all weights near zero): {dead} of {kernels}", *ill]
 
 
 class _Measured(NamedTuple):
@@ -132,6 +128,7 @@ def explain(
     neck_width: float = 1.0,
     num_classes: int = 80,
     neck_activation: str = "relu6",
+    constant: Mapping[str, Tensor] | None = None,
 ) -> Explanation:
     """Explain a detector or a classification network, block by block.
 
@@ -142,6 +139,7 @@ def explain(
         neck_width: Of neck and head, where ``model`` is a name.
         num_classes: K, where ``model`` is a name.
         neck_activation: Of neck and head, where ``model`` is a name.
+        constant: Channels that were constant on pictures, by layer, as ``find_constant`` gives them.
 
     Raises:
         SettingsError: An unknown name, or a number out of range.
@@ -154,7 +152,7 @@ def explain(
         network, title = model, type(model).__name__.lower()
     measured = _measure(network, size)
     rows = tuple(_row(name, block, measured) for name, block in _blocks(network))
-    health = () if isinstance(model, str) else tuple(kernel_health(network))
+    health = () if isinstance(model, str) else tuple(kernel_health(network, constant))
     return Explanation(f"{title}, {size[0]} x {size[1]} pixels", rows, health)
 
 

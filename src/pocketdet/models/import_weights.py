@@ -90,6 +90,25 @@ def read_start_weights_info(path: str | Path) -> StartWeightsInfo:
         return _read(path).info  # which says what is wrong
 
 
+def read_start_channels(path: str | Path, network: ModelMetadata) -> dict[str, int]:
+    """Channels left in a detector's file whose dead ones were dropped, as far as its parts are those of a network.
+
+    Args:
+        path: A file that ``read_start_weights_info`` has read.
+        network: To be filled; its backbone's or its neck's width may be another.
+    """
+    if Path(path).suffix in TORCH_SUFFIXES:
+        return {}
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        header = file.metadata() or {}
+    if METADATA_KEY not in header:
+        return {}
+    theirs = ModelMetadata.from_json(header[METADATA_KEY], str(path))
+    has_backbone = (theirs.backbone, theirs.width) == (network.backbone, network.width)
+    fits = {"backbone": has_backbone, "neck": theirs.neck_width == network.neck_width}
+    return {name: count for name, count in theirs.channels.items() if fits.get(_part(name), False)}
+
+
 def load_start_weights(network: nn.Module, path: str | Path) -> Report:
     """Fill a network with the weights of a file, as far as names and shapes agree.
 

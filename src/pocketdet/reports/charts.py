@@ -51,6 +51,16 @@ def training_chart(rows: Sequence[Mapping[str, float]]) -> str:
     return _finish(figure, "training")
 
 
+def kernel_chart(rows: Sequence[Mapping[str, float]]) -> str:
+    """Dead kernels over the epochs of ``results.csv``."""
+    figure, (axes,) = _start(1, height=2.4)
+    _plot_rows(axes, rows, "dead_kernels", 0)
+    axes.set_title("dead depthwise kernels")
+    axes.set_xlabel("epoch")
+    axes.set_ylim(bottom=0)
+    return _finish(figure, "kernels")
+
+
 def class_chart(results: Sequence[ClassResult]) -> str:
     """Bars of AP50 and AP; of many classes the worst."""
     known = [(c.name, c.ap50, c.ap) for c in results if c.ap50 is not None and c.ap is not None]

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from pocketdet.reports import charts, page
 from pocketdet.reports.curves import THRESHOLDS, Tradeoff, Tradeoffs, compute_tradeoffs
 from pocketdet.reports.facts import describe_environment, describe_split
 from pocketdet.reports.gallery import show_mistakes, to_jpeg
+from pocketdet.reports.kernels import kernel_section
 from pocketdet.reports.matching import Confusion, confuse
 from pocketdet.reports.page import Section
 from pocketdet.runtime.predictor import SCORE_THRESHOLD
@@ -38,6 +40,8 @@ class Report:
         environment: What to say of the machine besides what is known anyway.
         rows: Of ``results.csv``; empty without a training.
         batch: ``(H, W, 3)`` RGB, training pictures as the network saw them.
+        kernels: Of each depthwise layer its name, its kernels and the dead ones by cause; empty without a training.
+        advice: What to do about them.
     """
 
     title: str
@@ -49,6 +53,8 @@ class Report:
     environment: Mapping[str, object] = dataclasses.field(default_factory=dict)
     rows: Sequence[Mapping[str, float]] = ()
     batch: NDArray[np.uint8] | None = None
+    kernels: Sequence[Mapping[str, Any]] = ()
+    advice: Sequence[str] = ()
 
     @property
     def dataset(self) -> Dataset:
@@ -115,6 +121,7 @@ def to_html(report: Report) -> str:
         _sizes(result),
         _mistakes(report, confusion),
         *([_batch(report.batch)] if report.batch is not None else []),
+        *([kernel_section(report.kernels, report.advice, report.rows)] if report.kernels else []),
         _data(report),
         _left_out(report),
         _settings(report),

@@ -22,6 +22,7 @@ from pocketdet.errors import SettingsError
 from pocketdet.evaluation import evaluate
 from pocketdet.models.checkpoint import TorchBackend, save_detector
 from pocketdet.models.detector import Detector, build_from_metadata
+from pocketdet.models.kernel_health import count_dead
 from pocketdet.runtime.predictor import Predictor
 from pocketdet.training.adversarial import hide_objects
 from pocketdet.training.assigner import Targets
@@ -359,6 +360,7 @@ def _close_epoch(run: _Run) -> dict[str, float]:
     means = {name: total / run.steps for name, total in zip(names, progress.sums, strict=True)}
     rate = learning_rate(progress.epoch * run.steps - 1, run.steps, run.settings)
     row = {"epoch": progress.epoch, "learning_rate": rate, **means, "seconds": round(progress.seconds, 1)}
+    row["dead_kernels"] = count_dead(run.average.detector)
     progress.batch, progress.sums, progress.seconds = 0, [], 0.0
     return row
 

@@ -15,7 +15,9 @@ from pocketdet.core.drawing import draw
 from pocketdet.datasets.records import Dataset
 from pocketdet.errors import PocketdetError
 from pocketdet.evaluation import evaluate
+from pocketdet.models.activity import find_constant
 from pocketdet.models.checkpoint import TorchBackend, load_detector
+from pocketdet.models.kernel_health import advise, kernel_health
 from pocketdet.reports import Report, write_report
 from pocketdet.runtime.predictor import Predictor
 from pocketdet.training.loader import EpochBatches, TrainingPictures
@@ -25,6 +27,7 @@ from pocketdet.training.settings import TrainSettings
 
 BATCH_PICTURES = 8
 COLUMNS = 4
+WATCHED_PICTURES = 100  # of the validation pictures, on which dead kernels are looked for
 SIDE = 256  # of a picture of the batch in the report, in pixels
 GAP = 4  # between two of them
 GREY = 128
@@ -54,6 +57,8 @@ def write_run_report(
     try:
         detector, metadata = load_detector(RunFolder(settings.output).best)
         predictor = Predictor(TorchBackend(detector.to(device), metadata))
+        watched = [record.path for record in validation.records[:WATCHED_PICTURES]]
+        health = kernel_health(detector, find_constant(detector, metadata, watched))
         report = Report(
             title=f"{settings.output.resolve().name}: {metadata.backbone} on {metadata.training_data}",
             evaluation=evaluate(predictor.predict_record, validation),
@@ -64,6 +69,8 @@ def write_run_report(
             environment={"device": _device_name(device), "torch threads": torch.get_num_threads()},
             rows=rows,
             batch=draw_first_batch(training, settings, metadata.padding_colour),
+            kernels=[layer._asdict() for layer in health],
+            advice=advise(health),
         )
         write_report(report, path)
     except PocketdetError as error:

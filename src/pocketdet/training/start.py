@@ -12,7 +12,7 @@ from pocketdet.datasets.records import Dataset
 from pocketdet.errors import DataError
 from pocketdet.models.balance import balance_scales
 from pocketdet.models.detector import Detector
-from pocketdet.models.import_weights import load_start_weights, read_start_weights_info
+from pocketdet.models.import_weights import load_start_weights, read_start_channels, read_start_weights_info
 from pocketdet.training.own_anchors import choose_anchors
 from pocketdet.training.processes import on_first
 from pocketdet.training.run_folder import RunFolder
@@ -52,7 +52,9 @@ def describe(data: Path, training: Dataset, settings: TrainSettings, console: Co
     if settings.start_weights is None:
         return metadata
     start = read_start_weights_info(settings.start_weights)
-    return dataclasses.replace(metadata, padding=settings.padding or start.padding, mean=start.mean, std=start.std)
+    channels = read_start_channels(settings.start_weights, metadata)
+    padding = settings.padding or start.padding
+    return dataclasses.replace(metadata, padding=padding, mean=start.mean, std=start.std, channels=channels)
 
 
 def stored_metadata(saved: dict[str, Any], folder: RunFolder, training: Dataset) -> ModelMetadata:
