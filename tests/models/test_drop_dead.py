@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from pocketdet import cli
 from pocketdet.core.metadata import ModelMetadata
@@ -190,7 +191,7 @@ def test_a_training_begins_with_a_dropped_detector_as_start_weights(tmp_path: Pa
     settings = TrainSettings(
         model="mobilenet_v1", width=0.35, neck_width=0.125, size=64, start_weights=tmp_path / "b.safetensors"
     )
-    metadata = describe_run(tmp_path, Dataset((), ("emu",)), settings)
+    metadata = describe_run(tmp_path, Dataset((), ("emu",)), settings, Console(quiet=True))
     assert set(metadata.channels) == set(report.dropped)
     loaded = load_start_weights(build_from_metadata(metadata), tmp_path / "b.safetensors")
     assert {name.partition(".")[0] for name in loaded.mismatched} == {"head"}, "other classes"
