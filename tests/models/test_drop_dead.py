@@ -196,7 +196,11 @@ def test_a_training_begins_with_a_dropped_detector_as_start_weights(tmp_path: Pa
     loaded = load_start_weights(build_from_metadata(metadata), tmp_path / "b.safetensors")
     assert {name.partition(".")[0] for name in loaded.mismatched} == {"head"}, "other classes"
     assert not loaded.missing
-    metadata = describe_run(tmp_path, Dataset((), ("emu",)), dataclasses.replace(settings, neck_width=0.25))
+    metadata = describe_run(
+        tmp_path, Dataset((), ("emu",)), dataclasses.replace(settings, neck_width=0.25), Console(quiet=True)
+    )
     assert {name.partition(".")[0] for name in metadata.channels} == {"backbone"}
-    metadata = describe_run(tmp_path, Dataset((), ("emu",)), dataclasses.replace(settings, width=0.5))
+    metadata = describe_run(
+        tmp_path, Dataset((), ("emu",)), dataclasses.replace(settings, width=0.5), Console(quiet=True)
+    )
     assert {name.partition(".")[0] for name in metadata.channels} == {"neck"}
