@@ -30,9 +30,9 @@ from pocketdet.core.metadata import ModelMetadata
 from pocketdet.models.detector import build_from_metadata
 from pocketdet.models.head import HeadOutput
 from pocketdet.training import TrainSettings, loop
-from pocketdet.training.loader import CACHE_BYTES
 from pocketdet.training.loss import DetectionLoss
 from pocketdet.training.memory import keep_freed_memory
+from pocketdet.training.pictures import CACHE_BYTES
 
 OURS = {
     "(b) the same network, our loop": {"neck_width": 1.0},
