@@ -1,5 +1,7 @@
 import dataclasses
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from pocketdet.datasets.load import load_dataset
 from pocketdet.errors import SettingsError
+from pocketdet.training import pictures
 from pocketdet.training.loader import Batch, EpochBatches, Item, TrainingPictures, build_loader
 from pocketdet.training.settings import TrainSettings
 
@@ -76,3 +79,32 @@ def test_pictures_without_objects_are_negatives(drawn_voc: Path) -> None:
     assert sample.boxes.shape == (0, 4)
     assert sample.image.shape == (64, 64, 3)
     assert sample.boxes.dtype == np.float32
+
+
+def test_pictures_that_the_cache_has_no_room_for_are_decoded_anew(
+    drawn_voc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = batches_of(drawn_voc, 1)
+    slot = 3 * pictures.cached_side(SETTINGS.size) ** 2
+    for room in (0, 2 * slot):
+        monkeypatch.setattr(pictures, "CACHE_BYTES", room)
+        assert are_equal(batches_of(drawn_voc, 1), whole)
+
+
+def test_the_cache_takes_at_most_half_of_what_is_free(drawn_voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = load_dataset(drawn_voc).records
+    slot = 3 * pictures.cached_side(SETTINGS.size) ** 2
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=6 * slot))
+    cache = pictures.PictureCache(records, SETTINGS.size)
+    assert (cache._folder / "pixels").stat().st_size == 3 * slot
+
+
+def test_a_worker_that_is_started_anew_maps_the_same_file(drawn_voc: Path) -> None:
+    cache = pictures.PictureCache(load_dataset(drawn_voc).records, SETTINGS.size)
+    first = cache[0].image.copy()
+    other = pickle.loads(pickle.dumps(cache))
+    cache._pixels[0, : first.size] = 7
+    assert (other[0].image == 7).all()
+    folder = cache._folder
+    del cache
+    assert not folder.exists()

@@ -15,6 +15,7 @@ from pocketdet.core.images import read_image
 from pocketdet.datasets.records import Record
 
 CACHE_BYTES = 3 * 2**30  # decoded pictures kept, for each training process and all its workers together
+DISK_SHARE = 0.5  # of what is free in the temporary folder, at most; writing to a mapped file on a full disk kills
 CACHED_SIDE = 1.25  # long side of a kept picture, in input sizes
 
 
@@ -57,8 +58,9 @@ def as_sample(record: Record, pixels: NDArray[np.uint8], factors: NDArray[np.flo
 class PictureCache:
     """Training pictures by number: decoded when first asked for, then read from a file that all workers map.
 
-    The file lies in the system's temporary folder, takes at most ``CACHE_BYTES`` and goes with the object that made
-    it; a picture that does not fit is decoded each time. Two workers that decode the same picture write the same bytes.
+    The file lies in the system's temporary folder, takes at most ``CACHE_BYTES`` and a half of what is free there, and
+    goes with the object that made it; a picture that does not fit is decoded each time. Two workers that decode the
+    same picture write the same bytes.
 
     Args:
         records: The pictures.
@@ -69,8 +71,9 @@ class PictureCache:
         self.records = records
         self.size = size
         slot = 3 * cached_side(size) ** 2
-        self._slots = (min(len(records), CACHE_BYTES // slot), slot)
         self._folder = Path(tempfile.mkdtemp(prefix="pocketdet-"))
+        bound = min(CACHE_BYTES, int(DISK_SHARE * shutil.disk_usage(self._folder).free))
+        self._slots = (min(len(records), bound // slot), slot)
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._map("w+")
 
