@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pocketdet.models.detector import Detector
 
-STEP = 4 / 255  # of every pixel, in 0 to 1: the strength of AdvProp (1911.09665), which trains on both kinds as well
+STEP = 4 / 255  # of every pixel, in 0 to 1: our choice, YOLOv4 states none; its effect has not been measured
 
 
 def hide_objects(detector: Detector, images: Tensor, fabric: Fabric) -> Tensor:
