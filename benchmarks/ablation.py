@@ -1,9 +1,9 @@
 """What each switch of a training does to AP: the same short run with one setting changed, over some seeds.
 
-python benchmarks/ablation.py voc12-animals --start-weights mobilenet_v2.safetensors [--rows defaults "mosaic 0"] [--seeds 2]
+python benchmarks/ablation.py voc12-animals --start-weights v2.safetensors [--rows defaults "mosaic 0"] [--seeds 2]
 
 It learns from a part of the train and extra2007 splits of a folder in VOC layout and judges by 600 other pictures of
-them, so that no split that is reported elsewhere chooses a setting. Which ones they are is the same for all rows and seeds.
+them, so that no split that is reported elsewhere chooses a setting. They are the same ones for all rows and seeds.
 """
 
 import argparse

@@ -34,7 +34,8 @@ class Neck(nn.Module):
     """Top-down and bottom-up paths over P3, P4, P5: PANet §3.2 with concatenation.
 
     ``drop`` leaves blocks of P5, P4 and P3 out, each once, where the top-down path has made them and before head and
-    bottom-up path see them. Not in the backbone, which has start weights; PP-YOLO (2007.12099) too applies it to the neck alone.
+    bottom-up path see them. Not in the backbone, which has start weights; PP-YOLO (2007.12099), too, has it in its
+    neck.
 
     Args:
         in_channels: Of the backbone's P3, P4, P5.
