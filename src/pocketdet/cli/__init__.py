@@ -1,0 +1,8 @@
+"""The command line, a module a verb; options, defaults and help texts come from their signatures and docstrings."""
+
+from pocketdet.cli import check, demo, evaluate, explain, export, predict, train
+from pocketdet.cli.app import app, main
+
+VERBS = (demo, predict, train, check, evaluate, export, explain)
+
+__all__ = ["VERBS", "app", "main"]

@@ -1,0 +1,78 @@
+# ruff: noqa: D417 - AsJson has its help text with it
+"""A network's table, and the health of its kernels."""
+
+from pathlib import Path
+from typing import Literal
+
+from pocketdet.cli.app import AsJson, app, examples, print_json, print_result
+from pocketdet.errors import SettingsError
+
+
+@app.command(
+    help_epilogue=examples(
+        "pocketdet explain mobilenet_v2 --neck-width 0.5 --size 320",
+        "pocketdet explain runs/first --data my-pictures",
+        "pocketdet explain runs/first --drop-dead smaller.safetensors",
+    )
+)
+def explain(
+    model: str,
+    /,
+    *,
+    width: float = 1.0,
+    neck_width: float = 0.5,
+    size: int | None = None,
+    num_classes: int = 80,
+    neck_activation: Literal["relu6", "mish"] = "relu6",
+    data: Path | None = None,
+    split: str = "val",
+    drop_dead: Path | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a network's table, block by block: operators, channels, parameters, multiply-adds.
+
+    Of a checkpoint also its dead depthwise kernels, layer by layer, why they are dead and what to do.
+
+    Args:
+        model: A backbone (mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, or a V3 with
+            _minimalistic), a .safetensors checkpoint or the folder of a training run.
+        width: Multiplier of the backbone's channels; a checkpoint has its own.
+        neck_width: Multiplier of the channels of neck and head; a checkpoint has its own.
+        size: Height and width of the input in pixels, a multiple of 32; by default 416, or the checkpoint's.
+        num_classes: How many classes the head tells apart; a checkpoint has its own.
+        neck_activation: Of neck and head; a checkpoint has its own.
+        data: Labelled pictures, or any folder of pictures, on which a checkpoint's kernels are watched (up to 200).
+        split: Which part of labelled pictures.
+        drop_dead: Write the checkpoint without channels that are the same on any picture into this .safetensors file,
+            and say what that saves; its outputs are compared and stay within 0.0001.
+    """
+    from pocketdet.loading import find_checkpoint, require_packages
+
+    is_file = Path(model).exists() or bool(Path(model).suffix)
+    path = find_checkpoint(model) if is_file else None
+    require_packages("explain")
+    from pocketdet.models import explain as explain_network
+    from pocketdet.models import load_detector
+
+    if path is None:
+        if data is not None or drop_dead is not None:
+            raise SettingsError(f"{model} is a name without weights; --data and --drop-dead need a checkpoint")
+        side = 416 if size is None else size
+        explanation = explain_network(model, (side, side), width, neck_width, num_classes, neck_activation)
+    else:
+        from pocketdet.models.activity import find_constant, find_pictures
+        from pocketdet.models.drop_dead import drop_dead as write_without_dead
+
+        pictures = [] if data is None else find_pictures(data, split)
+        detector, metadata = load_detector(path)
+        constant = find_constant(detector, metadata, pictures) if pictures else None
+        input_size = metadata.input_size if size is None else (size, size)
+        explanation = explain_network(detector, input_size, constant=constant)
+        if drop_dead is not None:
+            dropped = write_without_dead(path, drop_dead, pictures)
+            if as_json:
+                print_json(explanation.to_dict() | {"dropped": dropped.to_dict()})
+            else:
+                print(f"{explanation.to_text()}\n\n{dropped.to_text()}")
+            return
+    print_result(explanation, as_json)
