@@ -36,6 +36,8 @@ class ModelMetadata:
         std: Per channel, divides after the subtraction.
         padding_colour: RGB of the letterbox's bars, 0 to 255.
         neck_activation: Of neck and head, ``"relu6"`` or ``"mish"``.
+        se_before_activation: Of a MobileNet V3: squeeze-and-excitation before the activation of the depthwise
+            convolution, as in the MobileNet-YOLOv4 scripts, and not after it, as in the paper.
         licence: Of the weights.
         training_data: What the detector learned from.
         metrics: Measured values, such as ``{"AP50": 0.71, "AP": 0.43}``.
@@ -56,6 +58,7 @@ class ModelMetadata:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     padding_colour: tuple[int, int, int] = (114, 114, 114)
     neck_activation: str = "relu6"
+    se_before_activation: bool = False
     licence: str = "MIT"
     training_data: str = ""
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)

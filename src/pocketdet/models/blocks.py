@@ -1,5 +1,6 @@
 """The blocks of MobileNet V1, V2 and V3."""
 
+import itertools
 from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
@@ -158,7 +159,12 @@ class InvertedResidual(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Weigh each channel by what all of them say on average: SE §3, with V3's quarter (§5.3) and hard sigmoid."""
+    """Weigh each channel by what all of them say on average: SE §3, with V3's quarter (§5.3) and hard sigmoid.
+
+    ``then`` is what follows: nothing, or the activation of the block in front (see ``Bneck.excite_first``).
+    """
+
+    then: nn.Module
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -167,12 +173,14 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
         self.activation = nn.ReLU(inplace=True)
         self.gate = nn.Hardsigmoid()  # ReLU6(x + 3) / 6
+        self.then = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)``, scaled channel by channel."""
         mean = x.mean(dim=(2, 3), keepdim=True)
         gate: Tensor = self.gate(self.fc2(self.activation(self.fc1(mean))))
-        return x * gate
+        weighed: Tensor = self.then(x * gate)
+        return weighed
 
 
 class Bneck(nn.Module):
@@ -214,6 +222,17 @@ class Bneck(nn.Module):
         """``(B, in_channels, H, W)`` to ``(B, out_channels, H / stride, W / stride)``."""
         y: Tensor = self.block(x)
         return x + y if self.has_shortcut else y
+
+    def excite_first(self) -> None:
+        """Put squeeze-and-excitation before the activation of the depthwise convolution, where the block expands.
+
+        So do networks that descend from one widely used PyTorch code; paper, Google and torchvision have it after.
+        Names and shapes of the weights stay.
+        """
+        for depthwise, excite in itertools.pairwise(self.block):
+            is_second = depthwise is not self.block[0]
+            if isinstance(depthwise, ConvBlock) and isinstance(excite, SqueezeExcitation) and is_second:
+                excite.then = depthwise.pop(len(depthwise) - 1)
 
 
 def initialise(module: nn.Module) -> None:

@@ -7,6 +7,7 @@ from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import SettingsError
 from pocketdet.models.backbone import Backbone
 from pocketdet.models.backbones import build_backbone
+from pocketdet.models.blocks import Bneck
 from pocketdet.models.channels import narrow
 from pocketdet.models.head import Head, HeadOutput
 from pocketdet.models.neck import FORMS, Neck
@@ -105,5 +106,9 @@ def build_from_metadata(metadata: ModelMetadata) -> Detector:
         metadata.std,
         metadata.neck_activation,
     )
+    if metadata.se_before_activation:
+        for block in detector.backbone.modules():
+            if isinstance(block, Bneck):
+                block.excite_first()
     narrow(detector, metadata.channels)
     return detector

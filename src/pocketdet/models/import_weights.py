@@ -134,7 +134,7 @@ def load_start_weights(network: nn.Module, path: str | Path) -> Report:
         )
     network.load_state_dict({key: tensors[key] for key in loaded}, strict=False)
     if source.eps is not None:
-        _adjust_eps(network, set(loaded), source.eps)
+        adjust_eps(network, set(loaded), source.eps)
     return Report(
         loaded=tuple(loaded),
         missing=tuple(k for k in own if k not in tensors and not k.endswith("num_batches_tracked")),
@@ -147,7 +147,7 @@ def load_start_weights(network: nn.Module, path: str | Path) -> Report:
 def _read(path: str | Path) -> _Source:
     header: dict[str, str] = {}
     if Path(path).suffix in TORCH_SUFFIXES:
-        tensors = _read_torch(path)
+        tensors = read_torch(path)
     else:
         tensors, header = read_safetensors(path)
     if CHECKSUM_KEY in header and METADATA_KEY in header:
@@ -159,7 +159,12 @@ def _read(path: str | Path) -> _Source:
     return _Source(tensors, info, eps)
 
 
-def _read_torch(path: str | Path) -> dict[str, Tensor]:
+def read_torch(path: str | Path) -> dict[str, Tensor]:
+    """A state dict, by itself or under the key ``state_dict``; no pickled code is executed.
+
+    Raises:
+        ModelFileError: Missing, cut, or anything in it is no tensor.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -209,8 +214,14 @@ def _renamed(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Ten
     return dict(tensors)
 
 
-def _adjust_eps(network: nn.Module, loaded: set[str], eps: float) -> None:
-    """Weight / sqrt(variance + eps) stays what it was under the file's eps."""
+def adjust_eps(network: nn.Module, loaded: set[str], eps: float) -> None:
+    """Scale the batch norms such that a network computes the same as with another eps.
+
+    Args:
+        network: Changed in place: weight / sqrt(variance + eps) becomes what it was under the other eps.
+        loaded: Names of the weights that come from there.
+        eps: The other one.
+    """
     for name, layer in network.named_modules():
         if isinstance(layer, nn.BatchNorm2d) and f"{name}.weight" in loaded and layer.eps != eps:
             assert layer.running_var is not None
