@@ -14,7 +14,7 @@ from pathlib import Path
 from pocketdet.datasets.load import load_dataset
 from pocketdet.evaluation import evaluate
 from pocketdet.export import export
-from pocketdet.export.onnx_file import update_onnx_metadata
+from pocketdet.export.onnx_file import update_metadata
 from pocketdet.loading import ASSETS, find_checkpoint, load
 
 
@@ -29,13 +29,15 @@ def main() -> None:
     target = ASSETS / f"{arguments.name}.onnx"
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.onnx"
-        report = export(find_checkpoint(arguments.run), draft, data=arguments.data, split=arguments.split, half=True)
+        report = export(
+            find_checkpoint(arguments.run), draft, data=arguments.data, split=arguments.split, precision="half"
+        )
         print(report.to_text())
         predictor = load(draft)
         dataset = load_dataset(arguments.data, (arguments.split,), predictor.class_names)
         result = evaluate(predictor.predict_record, dataset)
         metrics = predictor.metadata.metrics | {"AP50": round(result.ap50, 4), "AP": round(result.ap, 4)}
-        update_onnx_metadata(draft, dataclasses.replace(predictor.metadata, metrics=metrics))
+        update_metadata(draft, dataclasses.replace(predictor.metadata, metrics=metrics))
         shutil.move(draft, target)
     print(result.to_text())
 

@@ -9,7 +9,7 @@ from typing import TypedDict, cast
 
 from pocketdet.core.decode import Nms
 from pocketdet.errors import MissingExtraError, ModelFileError
-from pocketdet.runtime.backends import Backend, OnnxBackend
+from pocketdet.runtime.backends import RUNTIMES, Backend, find_runtime, open_backend
 from pocketdet.runtime.predictor import Predictor
 
 ASSETS = Path(__file__).parent / "assets"
@@ -33,25 +33,26 @@ def load(model: str | Path = "animals", threads: int | None = None, nms: Nms = "
     """Load a detector.
 
     Args:
-        model: The name of a bundled detector, an exported ``.onnx`` file, a ``.safetensors`` checkpoint or the folder
-            of a training run, whose best checkpoint is taken. Checkpoints need torch.
+        model: The name of a bundled detector, an exported file such as ``cats.onnx``, a ``.safetensors`` checkpoint or
+            the folder of a training run, whose best checkpoint is taken. Checkpoints need torch.
         threads: Of one run of an exported file; by default as many as the machine has cores.
         nms: "iou", or "diou" to keep boxes that overlap much with distant centres.
 
     Raises:
         ModelFileError: There is no such model, or its file is cut, changed or of a foreign kind.
-        MissingExtraError: A checkpoint was asked for and torch is not installed.
+        MissingExtraError: What runs the file, torch for a checkpoint, is not installed.
     """
     bundled = bundled_models()
     if str(model) in bundled:
-        return Predictor(OnnxBackend(_checked(bundled[str(model)]), threads), nms)
+        return Predictor(open_backend(_checked(bundled[str(model)]), threads), nms)
     path = Path(model)
-    if path.suffix.lower() == ".onnx":
-        return Predictor(OnnxBackend(path, threads), nms)
+    if find_runtime(path) is not None:
+        return Predictor(open_backend(path, threads), nms)
     if not path.exists():
         raise ModelFileError(
             f"{model}: no such file, and no bundled detector has this name (bundled: {', '.join(bundled) or 'none'}); "
-            "give one of these names, an .onnx file, a .safetensors checkpoint or the folder of a training run"
+            f"give one of these names, an exported file ({', '.join(RUNTIMES)}), a .safetensors checkpoint or the "
+            "folder of a training run"
         )
     return Predictor(_torch_backend(find_checkpoint(path)), nms)
 
@@ -80,6 +81,18 @@ def find_checkpoint(path: str | Path) -> Path:
             "(to detect, also an exported .onnx file)"
         )
     return path
+
+
+def find_weights(model: str | Path) -> Path:
+    """As ``find_checkpoint``; also an exported ``.onnx`` file or the name of a bundled detector, which is one.
+
+    Raises:
+        ModelFileError: There is none, or the file is of another kind.
+    """
+    if str(model) in bundled_models():
+        return _checked(bundled_models()[str(model)])
+    path = Path(model)
+    return path if path.suffix.lower() == ".onnx" else find_checkpoint(path)
 
 
 def bundled_models() -> dict[str, BundledModel]:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import ExportError, ModelFileError, SettingsError
-from pocketdet.export import EXPORTERS, ExportReport, export
-from pocketdet.export.onnx_file import update_onnx_metadata
+from pocketdet.export import ExportReport, export, onnx_file
+from pocketdet.export.conversion import Conversion
 from pocketdet.models.checkpoint import TorchBackend, load_detector, save_detector
 from pocketdet.models.detector import build_from_metadata
 from pocketdet.runtime.backends import OnnxBackend
@@ -57,13 +57,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def use_exporter(monkeypatch: pytest.MonkeyPatch, exported: Exported, change: Callable[[onnx.ModelProto], None]):
     """Instead of converting, take the good file and do something to it."""
 
-    def write(detector: torch.nn.Module, metadata: ModelMetadata, path: Path, half: bool) -> None:
+    def write(conversion: Conversion, path: Path) -> None:
         model = onnx.load(exported.report.path)
         change(model)
         onnx.save(model, path)
-        update_onnx_metadata(path, metadata)
+        onnx_file.update_metadata(path, conversion.metadata)
 
-    monkeypatch.setitem(EXPORTERS, "onnx", EXPORTERS["onnx"]._replace(write=write))
+    monkeypatch.setattr(onnx_file, "write", write)
 
 
 def scale_weights_of(output: str, factor: float) -> Callable[[onnx.ModelProto], None]:
@@ -192,7 +192,7 @@ def test_bad_wishes_are_refused_with_the_way_out(exported: Exported, tmp_path: P
 
 
 def test_half_weights_halve_the_file_and_pass_the_same_gate(exported: Exported, tmp_path: Path):
-    report = export(exported.checkpoint, tmp_path / "half.onnx", half=True)
+    report = export(exported.checkpoint, tmp_path / "half.onnx", precision="half")
     assert report.num_bytes < 0.65 * exported.report.num_bytes
     assert report.gate.max_box_difference_px < 0.5
     image = np.random.default_rng(0).integers(0, 255, (1, 96, 128, 3), dtype=np.uint8)
@@ -213,3 +213,24 @@ def test_a_detector_with_mish_passes_the_gate(tmp_path: Path):
     graph = onnx.load(report.path).graph
     assert not [node for node in graph.node if node.op_type.startswith("Random")]
     assert OnnxBackend(report.path).metadata.neck_activation == "mish"
+
+
+def test_an_exported_file_is_a_checkpoint_for_further_exports(exported: Exported, tmp_path: Path):
+    report = export(exported.report.path, tmp_path / "again.onnx")
+    images = np.random.default_rng(1).integers(0, 256, (2, 96, 128, 3), np.uint8)
+    for ours, theirs in zip(
+        OnnxBackend(report.path).run(images), OnnxBackend(exported.report.path).run(images), strict=True
+    ):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_int8_without_pictures_says_which_are_needed(exported: Exported):
+    with pytest.raises(SettingsError, match="cannot be written as int8"):
+        export(exported.checkpoint, precision="int8")
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(exported: Exported, tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="cannot be written"):
+        export(exported.checkpoint, tmp_path / "file" / "model.onnx")

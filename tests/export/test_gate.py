@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from pathlib import Path
 
@@ -71,3 +72,16 @@ def test_ap_may_drift_by_a_tenth_of_a_point(file_ap: float, passes: bool):
     else:
         with pytest.raises(ExportError, match="AP is off"):
             report.check()
+
+
+def test_int8_is_judged_by_its_loss_of_ap50_alone():
+    report = GateReport(200, 5, 9, 0.4, 0.40, 0.38, checkpoint_ap50=0.70, file_ap50=0.691)
+    report.check("int8")
+    with pytest.raises(ExportError, match="a box is off by 9 pixels"):
+        report.check()
+    worse = dataclasses.replace(report, file_ap50=0.689)
+    with pytest.raises(ExportError, match=r"AP50 is off by 0\.011 \(limit 0\.01\).*--allow-drift"):
+        worse.check("int8")
+    worse.check("int8", allow_drift=True)
+    with pytest.raises(ExportError, match="AP50 is off by nan"):
+        dataclasses.replace(report, max_output_difference=math.nan).check("int8", allow_drift=True)

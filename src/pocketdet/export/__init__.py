@@ -1,7 +1,9 @@
 """From a checkpoint to a file for a device, through one gate."""
 
-from pocketdet.export.convert import EXPORTERS, ExportReport, export
+from pocketdet.export.calibration import Calibration
+from pocketdet.export.conversion import Conversion, Precision
+from pocketdet.export.convert import ExportReport, export
 from pocketdet.export.gate import GateReport
-from pocketdet.export.onnx_file import write_onnx
+from pocketdet.export.table import EXPORTERS
 
-__all__ = ["EXPORTERS", "ExportReport", "GateReport", "export", "write_onnx"]
+__all__ = ["EXPORTERS", "Calibration", "Conversion", "ExportReport", "GateReport", "Precision", "export"]

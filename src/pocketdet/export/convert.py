@@ -1,38 +1,25 @@
 """One way for all formats: convert, read the file back, compare, and only then give it its name."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.load import load_dataset
 from pocketdet.datasets.records import Dataset
-from pocketdet.errors import SettingsError
+from pocketdet.errors import ExportError
+from pocketdet.export.calibration import Calibration, read_calibration
+from pocketdet.export.conversion import Conversion, Precision
 from pocketdet.export.gate import GateReport, compare
-from pocketdet.export.onnx_file import update_onnx_metadata, write_onnx
+from pocketdet.export.table import find_exporter
 from pocketdet.models.backbone import check_size
 from pocketdet.models.checkpoint import TorchBackend, load_detector
-from pocketdet.models.detector import Detector
-from pocketdet.runtime.backends import Backend, OnnxBackend
+from pocketdet.runtime.backends import open_backend
 
 MAX_PICTURES = 200
 BUNDLED_PICTURES = Path(__file__).parents[1] / "assets"
-
-
-class Exporter(NamedTuple):
-    """What a file format needs."""
-
-    suffix: str
-    write: Callable[[Detector, ModelMetadata, Path, bool], None]  # with half weights or not
-    update_metadata: Callable[[Path, ModelMetadata], None]
-    backend: Callable[[Path], Backend]  # reads the file back
-
-
-EXPORTERS = {
-    "onnx": Exporter(".onnx", write_onnx, update_onnx_metadata, OnnxBackend),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,25 +29,37 @@ class ExportReport:
     Args:
         path: The file.
         format: A key of ``EXPORTERS``.
-        num_bytes: Its size.
+        precision: Of the file.
+        num_bytes: Of all files of the model.
         gate: How far it is from the checkpoint.
+        files: All files of the model, ``path`` among them.
     """
 
     path: Path
     format: str
+    precision: Precision
     num_bytes: int
     gate: GateReport
+    files: tuple[Path, ...]
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         gate = {**dataclasses.asdict(self.gate), "ap_difference": self.gate.ap_difference}
-        return {"path": str(self.path), "format": self.format, "num_bytes": self.num_bytes, "gate": gate}
+        return {
+            "path": str(self.path),
+            "files": [str(file) for file in self.files],
+            "format": self.format,
+            "precision": self.precision,
+            "num_bytes": self.num_bytes,
+            "gate": gate,
+        }
 
     def to_text(self) -> str:
         """A few lines for people."""
         gate = self.gate
         lines = [
-            f"{self.path}: {self.format}, {self.num_bytes / 1e6:.1f} MB",
+            f"{self.path}: {self.format}, {self.precision}, {self.num_bytes / 1e6:.1f} MB",
+            *(f"  with {file.name}" for file in self.files if file != self.path),
             f"Compared with the checkpoint on {gate.num_pictures} pictures; the largest differences:",
             f"  box    {gate.max_box_difference_px:.2g} pixels",
             f"  score  {gate.max_score_difference:.2g}",
@@ -68,6 +67,10 @@ class ExportReport:
         ]
         if gate.checkpoint_ap is not None and gate.file_ap is not None:
             lines.append(f"  AP     {100 * gate.checkpoint_ap:.2f} % (checkpoint), {100 * gate.file_ap:.2f} % (file)")
+        if gate.checkpoint_ap50 is not None and gate.file_ap50 is not None:
+            lines.append(
+                f"  AP50   {100 * gate.checkpoint_ap50:.2f} % (checkpoint), {100 * gate.file_ap50:.2f} % (file)"
+            )
         return "\n".join(lines)
 
 
@@ -76,54 +79,86 @@ def export(
     output: Path | None = None,
     *,
     format: str = "onnx",
+    precision: Precision = "float32",
     data: Path | None = None,
     split: str = "val",
     pictures: Sequence[Path] = (),
     size: tuple[int, int] | None = None,
-    half: bool = False,
+    calibration: Calibration | None = None,
+    allow_drift: bool = False,
+    tell: Callable[[str], None] = print,
 ) -> ExportReport:
     """Convert a checkpoint to a file that runs without torch, and prove that it computes the same.
 
     The file appears under its name only when it has passed; its metadata tell the differences.
 
     Args:
-        checkpoint: A safetensors file of a detector, as training writes it.
+        checkpoint: A safetensors file of a detector, as training writes it, or a float ONNX file made of one.
         output: The file; by default beside the checkpoint, with the format's suffix.
-        format: Kind of file.
+        format: Kind of file, a key of ``EXPORTERS``.
+        precision: "half" stores the weights in 16 bits; "int8" also computes with 8-bit integers.
         data: A data set; on up to 200 of its pictures AP is compared too.
         split: Of the data set.
         pictures: Pictures to compare on, where no data set is given; by default two that pocketdet brings along.
         size: (height, width) of the input, multiples of 32; by default the one that the detector was trained at.
-        half: Store the weights in 16 bits, which halves the file; it computes in float32 all the same.
+        calibration: The pictures that int8 learns its scales from.
+        allow_drift: Keep an int8 file whose AP50 is more than a point off.
+        tell: Takes lines on what is done, such as which layers stay in float.
 
     Raises:
-        SettingsError: An unknown format, a size that is no multiple of 32.
+        SettingsError: An unknown format, a precision that it lacks, a size that is no multiple of 32, no calibration.
         ModelFileError: The checkpoint is missing, changed or cut.
-        ExportError: The file is too far from the checkpoint.
+        ExportError: The file is too far from the checkpoint, or cannot be written.
         MissingExtraError: The format's packages are not installed.
     """
-    if format not in EXPORTERS:
-        raise SettingsError(f'format is "{format}"; it must be one of {", ".join(EXPORTERS)}')
-    exporter = EXPORTERS[format]
+    exporter = find_exporter(format, precision)
     detector, metadata = load_detector(checkpoint)
     if size is not None:
         check_size(*size)
         metadata = dataclasses.replace(metadata, input_size=size)
     dataset = None if data is None else _sample(load_dataset(data, [split], metadata.class_names))
     seen = [record.path for record in dataset.records] if dataset else list(pictures) or _bundled_pictures()
+    conversion = Conversion(detector, metadata, precision, tell=tell)
+    if precision == "int8":
+        conversion = dataclasses.replace(conversion, calibration=read_calibration(calibration, metadata))
     output = Path(checkpoint).with_suffix(exporter.suffix) if output is None else Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unproven = output.with_name(f".{output.name}.{os.getpid()}.unproven")
-    try:
-        exporter.write(detector, metadata, unproven, half)
-        gate = compare(TorchBackend(detector, metadata), exporter.backend(unproven), seen, dataset)
-        gate.check()
+    with _proving_folder(output) as folder:
+        unproven = folder / output.name
+        exporter.write(conversion, unproven)
+        gate = compare(TorchBackend(detector, metadata), open_backend(unproven), seen, dataset)
+        gate.check(precision, allow_drift)
         metrics = {**metadata.metrics, **gate.to_metrics()}
         exporter.update_metadata(unproven, dataclasses.replace(metadata, metrics=metrics))
-        os.replace(unproven, output)
+        files = _move_all(folder, output.parent)
+    num_bytes = sum(file.stat().st_size for file in files)
+    return ExportReport(output, format, precision, num_bytes, gate, files)
+
+
+@contextlib.contextmanager
+def _proving_folder(output: Path) -> Iterator[Path]:
+    """A folder beside the output for files that are not proven yet; gone in any case afterwards.
+
+    Raises:
+        ExportError: There is no writing there, or no room.
+    """
+    folder = output.parent / f".{output.name}.{os.getpid()}.unproven"
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    except OSError as error:
+        raise ExportError(
+            f"{output}: cannot be written ({error.strerror or error}); nothing was kept. Choose another --output"
+        ) from error
     finally:
-        unproven.unlink(missing_ok=True)
-    return ExportReport(output, format, output.stat().st_size, gate)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move_all(folder: Path, target: Path) -> tuple[Path, ...]:
+    """The sidecar last, so that it never vouches for files that are not there yet."""
+    files = sorted(folder.iterdir(), key=lambda file: (file.suffix == ".json", file.name))
+    for file in files:
+        os.replace(file, target / file.name)
+    return tuple(target / file.name for file in files)
 
 
 def _sample(dataset: Dataset) -> Dataset:

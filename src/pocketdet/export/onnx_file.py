@@ -1,7 +1,6 @@
 """A detector as one ONNX file, for ONNX Runtime and whatever else reads ONNX."""
 
 import contextlib
-import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -9,33 +8,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.core.seal import BLANK, SEAL_KEY, seal
 from pocketdet.errors import MissingExtraError
-from pocketdet.models.detector import Detector
+from pocketdet.export.bytes_to_logits import BytesToLogits
+from pocketdet.export.conversion import Conversion
 from pocketdet.runtime.backends import INPUT_NAME, METADATA_KEY, output_names
 
 OPSET = 18
 
 
-def write_onnx(detector: Detector, metadata: ModelMetadata, path: Path, half: bool = False) -> None:
+def write(conversion: Conversion, path: Path) -> None:
     """Write a detector as ONNX, weights and metadata in the one file.
 
     The input ``images`` is uint8 ``(B, H, W, 3)`` RGB with any B; the outputs are float32 raw logits, named
     ``boxes_p3``, ``objectness_p3``, ``classes_p3``, ``boxes_p4`` and so on.
 
     Args:
-        detector: Stays as it is.
-        metadata: Goes into the file; its input size is the file's.
+        conversion: What to write; "half" stores the weights of convolutions in 16 bits.
         path: The file; its folder exists.
-        half: Store convolution weights in 16 bits.
 
     Raises:
         MissingExtraError: onnx or onnxscript is missing.
     """
-    network = _BytesToLogits(detector)
+    metadata = conversion.metadata
+    network = BytesToLogits(conversion.detector)
     height, width = metadata.input_size
     with _quiet_exporter():
         program = torch.onnx.export(
@@ -53,12 +51,12 @@ def write_onnx(detector: Detector, metadata: ModelMetadata, path: Path, half: bo
     _strip_notes(program)
     program.model.producer_name = "pocketdet"
     program.save(path, external_data=False)
-    if half:
+    if conversion.precision == "half":
         _halve_weights(path)
-    update_onnx_metadata(path, metadata)
+    update_metadata(path, metadata)
 
 
-def update_onnx_metadata(path: Path, metadata: ModelMetadata) -> None:
+def update_metadata(path: Path, metadata: ModelMetadata) -> None:
     """Put metadata in a file and seal it."""
     import onnx  # present where the file was written
 
@@ -90,30 +88,6 @@ def _halve_weights(path: Path) -> None:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.save(model, path)
-
-
-class _BytesToLogits(nn.Module):
-    """The detector on bytes: its normalisation lies in the weights of its first convolution.
-
-    The subtraction of the mean stays: as a bias it would be wrong where the convolution pads with zeros.
-    """
-
-    offset: Tensor
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        detector = copy.deepcopy(detector).cpu().float()
-        stem = next(layer for layer in detector.backbone.modules() if isinstance(layer, nn.Conv2d))
-        with torch.no_grad():
-            stem.weight /= 255 * detector.std
-        self.register_buffer("offset", 255 * detector.mean)
-        self.backbone, self.neck, self.head = detector.backbone, detector.neck, detector.head
-        self.eval()
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``(B, H, W, 3)`` uint8 to the nine raw outputs."""
-        pixels = images.permute(0, 3, 1, 2).float() - self.offset
-        return tuple(tensor for level in self.head(self.neck(self.backbone(pixels))) for tensor in level)
 
 
 def _strip_notes(program: torch.onnx.ONNXProgram) -> None:

@@ -17,6 +17,7 @@ from pocketdet.core.decode import LevelLogits
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import ModelFileError, SettingsError
 from pocketdet.models.detector import Detector, build_from_metadata
+from pocketdet.models.from_onnx import load_onnx_detector
 
 METADATA_KEY = "pocketdet"
 CHECKSUM_KEY = "sha256"
@@ -38,14 +39,17 @@ def save_detector(path: str | Path, detector: Detector, metadata: ModelMetadata,
 
 
 def load_detector(path: str | Path) -> tuple[Detector, ModelMetadata]:
-    """Read what ``save_detector`` wrote.
+    """Read what ``save_detector`` wrote, or a float ``.onnx`` file that was exported from it.
 
     Returns:
         The detector in evaluation mode, float32, and its metadata.
 
     Raises:
         ModelFileError: Missing, changed, cut, or not pocketdet's.
+        MissingExtraError: An ``.onnx`` file, and onnx is not installed.
     """
+    if Path(path).suffix.lower() == ".onnx":
+        return load_onnx_detector(Path(path))
     tensors, header = read_safetensors(path)
     metadata = verify(tensors, header, path)
     try:

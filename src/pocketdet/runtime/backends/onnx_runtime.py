@@ -1,7 +1,7 @@
-"""What runs a network: pixels in, raw head outputs out."""
+"""ONNX files on ONNX Runtime."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,33 +10,10 @@ from pocketdet.core.decode import LevelLogits
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.core.seal import is_intact
 from pocketdet.errors import ModelFileError
+from pocketdet.runtime.backends.backend import INPUT_NAME, expected_channels, output_names
 
 METADATA_KEY = "pocketdet"  # in an ONNX file's metadata_props
-INPUT_NAME = "images"
 SILENT = 4  # ONNX Runtime's log level "fatal": what goes wrong is raised, not printed
-
-
-class Backend(Protocol):
-    """A loaded network."""
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        """The facts that came with the network."""
-
-    def run(self, images: NDArray[np.uint8]) -> list[LevelLogits]:
-        """Raw head outputs.
-
-        Args:
-            images: ``(B, H, W, 3)`` letterboxed RGB, of the metadata's input size.
-
-        Returns:
-            P3, P4, P5, float32.
-        """
-
-
-def output_names(num_levels: int) -> list[str]:
-    """Of an exported file: ``boxes_p3``, ``objectness_p3``, ``classes_p3``, ``boxes_p4`` and so on."""
-    return [f"{part}_p{level}" for level in range(3, 3 + num_levels) for part in LevelLogits._fields]
 
 
 class OnnxBackend:
@@ -105,7 +82,7 @@ class OnnxBackend:
         """The graph must be the one that the metadata describe, else boxes would be wrong in silence."""
         if inputs != [(INPUT_NAME, "tensor(uint8)")]:
             raise ModelFileError(f"{self._path}: expected one uint8 input named '{INPUT_NAME}', the model has {inputs}")
-        channels = _expected_channels(self.metadata)
+        channels = expected_channels(self.metadata)
         for name, expected in zip(self._names, channels, strict=True):
             if name not in outputs:
                 raise ModelFileError(f"{self._path}: output '{name}' is missing; the model has {', '.join(outputs)}")
@@ -115,12 +92,6 @@ class OnnxBackend:
                     f"{self._path}: output '{name}' has the shape {shape}, but anchors and classes of its metadata "
                     f"ask for {expected} channels; the file was changed: export it again"
                 )
-
-
-def _expected_channels(metadata: ModelMetadata) -> list[int]:
-    """Of every output, in the order of ``output_names``."""
-    num_classes = len(metadata.class_names)
-    return [len(anchors) * per_anchor for anchors in metadata.anchors for per_anchor in (4, 1, num_classes)]
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,32 @@
+"""The network as it is exported: bytes in, raw logits out."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from pocketdet.models.detector import Detector
+
+
+class BytesToLogits(nn.Module):
+    """The detector on bytes: its normalisation lies in the weights of its first convolution.
+
+    The subtraction of the mean stays: as a bias it would be wrong where the convolution pads with zeros.
+    """
+
+    offset: Tensor
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        detector = copy.deepcopy(detector).cpu().float()
+        stem = next(layer for layer in detector.backbone.modules() if isinstance(layer, nn.Conv2d))
+        with torch.no_grad():
+            stem.weight /= 255 * detector.std
+        self.register_buffer("offset", 255 * detector.mean)
+        self.backbone, self.neck, self.head = detector.backbone, detector.neck, detector.head
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, H, W, 3)`` uint8 to the nine raw outputs."""
+        pixels = images.permute(0, 3, 1, 2).float() - self.offset
+        return tuple(tensor for level in self.head(self.neck(self.backbone(pixels))) for tensor in level)

@@ -1,0 +1,64 @@
+"""Which formats there are, and what each needs."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
+
+from pocketdet.core.metadata import ModelMetadata
+from pocketdet.errors import MissingExtraError, SettingsError
+from pocketdet.export.conversion import Conversion, Precision
+
+
+class Exporter(NamedTuple):
+    """A file format.
+
+    Args:
+        suffix: Of the file that a person names; a key of ``runtime.backends.RUNTIMES``.
+        module: In this folder, with the functions ``write(conversion, path)`` and ``update_metadata(path, metadata)``.
+        precisions: That it can write.
+        packages: That have to be installed, as they are imported.
+        extra: Of pocketdet, which installs them.
+    """
+
+    suffix: str
+    module: str
+    precisions: tuple[Precision, ...]
+    packages: tuple[str, ...]
+    extra: str = "export"
+
+    def write(self, conversion: Conversion, path: Path) -> None:
+        """Write the file, and beside it, in the same folder, what else belongs to the model."""
+        importlib.import_module(f"pocketdet.export.{self.module}").write(conversion, path)
+
+    def update_metadata(self, path: Path, metadata: ModelMetadata) -> None:
+        """Put other metadata into a file that ``write`` wrote."""
+        importlib.import_module(f"pocketdet.export.{self.module}").update_metadata(path, metadata)
+
+
+EXPORTERS = {
+    "onnx": Exporter(".onnx", "onnx_file", ("float32", "half"), ("onnx", "onnxscript")),
+}
+
+
+def find_exporter(format: str, precision: Precision) -> Exporter:
+    """Of a format, once it is known that it can be written here.
+
+    Raises:
+        SettingsError: An unknown format, or one that has no such precision.
+        MissingExtraError: Its packages are not installed.
+    """
+    if format not in EXPORTERS:
+        raise SettingsError(f'format is "{format}"; it must be one of {", ".join(EXPORTERS)}')
+    exporter = EXPORTERS[format]
+    if precision not in exporter.precisions:
+        raise SettingsError(
+            f"format {format} cannot be written as {precision}; it can as {', '.join(exporter.precisions)}"
+        )
+    missing = [name for name in exporter.packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"export to {format} needs {', '.join(missing)}, not installed here; "
+            f'run: pip install "pocketdet[{exporter.extra}]"'
+        )
+    return exporter

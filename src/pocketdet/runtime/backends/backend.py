@@ -1,0 +1,40 @@
+"""What every runtime promises: pixels in, raw head outputs out."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketdet.core.decode import LevelLogits
+from pocketdet.core.metadata import ModelMetadata
+
+INPUT_NAME = "images"
+
+
+class Backend(Protocol):
+    """A loaded network."""
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """The facts that came with the network."""
+
+    def run(self, images: NDArray[np.uint8]) -> list[LevelLogits]:
+        """Raw head outputs.
+
+        Args:
+            images: ``(B, H, W, 3)`` letterboxed RGB, of the metadata's input size.
+
+        Returns:
+            P3, P4, P5, float32.
+        """
+
+
+def output_names(num_levels: int) -> list[str]:
+    """Of an exported file: ``boxes_p3``, ``objectness_p3``, ``classes_p3``, ``boxes_p4`` and so on."""
+    return [f"{part}_p{level}" for level in range(3, 3 + num_levels) for part in LevelLogits._fields]
+
+
+def expected_channels(metadata: ModelMetadata) -> list[int]:
+    """Of every output, in the order of ``output_names``."""
+    num_classes = len(metadata.class_names)
+    return [len(anchors) * per_anchor for anchors in metadata.anchors for per_anchor in (4, 1, num_classes)]
