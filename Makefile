@@ -20,7 +20,7 @@ help:
 demo: .venv-demo/.installed
 	@.venv-demo/bin/pocketdet demo
 
-test: .venv/.installed
+test: .venv/.installed .venv-oracle/.installed
 	.venv/bin/ruff format --check $(CHECKED)
 	.venv/bin/ruff check $(CHECKED)
 	.venv/bin/mypy --strict src
@@ -43,10 +43,17 @@ format: .venv/.installed
 	@.venv/bin/python $(PIP_INSTALL) --editable '.[dev]'
 	@touch $@
 
+# What tests compare darknet files with: OpenCV 5, which training uses, no longer reads them.
+.venv-oracle/.installed: | python-version
+	@test -x .venv-oracle/bin/python || $(PYTHON) -m venv .venv-oracle
+	@echo "Installing OpenCV 4.14, which reads darknet files, into .venv-oracle (260 MB) ..."
+	@.venv-oracle/bin/python $(PIP_INSTALL) 'opencv-python-headless==4.14.*'
+	@touch $@
+
 python-version:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	{ echo "pocketdet needs Python 3.11 or newer, and '$(PYTHON)' is not; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
 
 clean:
-	rm -rf .venv .venv-demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache demo.jpg
+	rm -rf .venv .venv-demo .venv-oracle build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache demo.jpg
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,7 +13,7 @@ from PIL import Image
 import pocketdet
 from pocketdet import cli, loading
 
-VERBS = ("check", "demo", "evaluate", "explain", "export", "predict", "train")
+VERBS = ("check", "demo", "evaluate", "explain", "export", "import", "predict", "train")
 
 
 @pytest.fixture
@@ -387,3 +387,54 @@ def test_evaluate_writes_a_report_and_keeps_json_one_document(run, trained, tmp_
 def test_a_report_that_cannot_be_written_is_refused_before_the_evaluation(run, tmp_path):
     pytest.importorskip("matplotlib")
     assert_one_message(run("evaluate", "absent-folder", "--report", tmp_path), "a folder")
+
+
+@pytest.fixture
+def darknet_files(tmp_path):
+    """A network of two layers for one class, with zeros as weights."""
+    torch = pytest.importorskip("torch")
+    from pocketdet.models.darknet.weights import write_weights
+    from pocketdet.models.detector import build_darknet
+
+    text = (
+        "[net]\nwidth=32\nheight=32\n[convolutional]\nfilters=4\nstride=32\nsize=32\nactivation=relu\n"
+        "[convolutional]\nfilters=6\nactivation=linear\n[yolo]\nanchors=8,8\nclasses=1\nscale_x_y=1.05\n"
+    )
+    (tmp_path / "a.cfg").write_text(text)
+    detector = build_darknet(text)
+    torch.nn.init.constant_(detector.head.levels[0].objectness.bias, 5)
+    torch.nn.init.constant_(detector.head.levels[0].classes.bias, 5)
+    write_weights(detector, tmp_path / "a.weights")
+    return tmp_path / "a.cfg", tmp_path / "a.weights"
+
+
+def test_import_makes_a_checkpoint_of_darknets_files(run, darknet_files, tmp_path, picture):
+    output = tmp_path / "a.safetensors"
+    code, printed, errors = run("import", *darknet_files, "--classes", "red", "-o", output)
+    assert (code, errors) == (0, "")
+    assert "a.safetensors: 12,322 parameters, 1 classes, 32 x 32 pixels" in printed
+    code, printed, _ = run("predict", picture, "--model", output, "--json")
+    assert code == 0
+    assert [found["class"] for found in json.loads(printed)["pictures"][0]["objects"]] == ["red"]
+
+
+def test_import_says_what_the_source_lacks(run, darknet_files, tmp_path):
+    configuration, weights = darknet_files
+    weights.write_bytes(weights.read_bytes()[: 20 + 4 * (4 + 3 * 32 * 32 * 4)])
+    (tmp_path / "a.names").write_text("red\n")
+    code, printed, _ = run(
+        "import", weights, configuration, "--names", tmp_path / "a.names", "-o", tmp_path / "a.safetensors", "--json"
+    )
+    assert code == 0
+    document = json.loads(printed)
+    assert (document["missing"], document["unused"], document["class_names"]) == (["layer 1 (line 9)"], [], ["red"])
+
+
+def test_import_asks_for_the_names_of_the_classes(run, darknet_files, tmp_path):
+    assert_one_message(
+        run("import", *darknet_files, "-o", tmp_path / "a.safetensors"), "1 classes apart, and 0 names", "--classes"
+    )
+
+
+def test_import_says_what_it_can_read(run, tmp_path):
+    assert_one_message(run("import", "a.onnx", "-o", tmp_path / "a.safetensors"), "a.onnx", "NAME.cfg NAME.weights")

@@ -25,7 +25,7 @@ def test_outputs_are_the_logits_worked_by_hand(tiny_model, red_cell):
 
 
 def test_names_of_outputs_are_those_of_the_contract():
-    assert output_names(2) == ["boxes_p3", "objectness_p3", "classes_p3", "boxes_p4", "objectness_p4", "classes_p4"]
+    assert output_names(2) == ["boxes_p4", "objectness_p4", "classes_p4", "boxes_p5", "objectness_p5", "classes_p5"]
 
 
 def test_a_file_cut_anywhere_is_refused_in_one_line_and_silence(tiny_model, tmp_path, capfd):

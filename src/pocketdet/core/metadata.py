@@ -15,6 +15,8 @@ YOLOV4_ANCHORS: Anchors = (
     ((142, 110), (192, 243), (459, 401)),
 )
 
+DARKNET = "darknet"  # the backbone of networks that a darknet configuration describes
+
 YOLOV4_SCALE_XY = (1.2, 1.1, 1.05)  # P3 first, of the same file
 
 
@@ -23,7 +25,7 @@ class ModelMetadata:
     """The facts that travel with every checkpoint and every exported file.
 
     Args:
-        backbone: A name from ``pocketdet.models.BACKBONES``.
+        backbone: A name from ``pocketdet.models.BACKBONES``, or ``DARKNET``.
         width: Multiplier of the backbone's channels.
         neck_width: Multiplier of the channels of neck and head.
         padding: ``"same"`` (TensorFlow's) or ``"symmetric"`` (PyTorch's), of the backbone.
@@ -43,6 +45,8 @@ class ModelMetadata:
         metrics: Measured values, such as ``{"AP50": 0.71, "AP": 0.43}``.
         pocketdet_version: That wrote the file.
         channels: Left in depthwise convolutions, by name, where dead ones were dropped.
+        configuration: The text of a darknet configuration, where ``backbone`` is ``DARKNET``. Its numbers of classes,
+            its anchors and its input size are those that the network came with; what counts stands here.
     """
 
     backbone: str
@@ -64,6 +68,7 @@ class ModelMetadata:
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     pocketdet_version: str = ""
     channels: dict[str, int] = dataclasses.field(default_factory=dict)
+    configuration: str = ""
 
     def to_json(self) -> str:
         """One JSON object, keys as the attributes."""

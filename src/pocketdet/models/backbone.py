@@ -62,18 +62,20 @@ class Classifier(nn.Module):
         return logits
 
 
-def check_size(height: int, width: int) -> None:
-    """Raise where P5 would not divide the input.
+def check_size(height: int, width: int, stride: int = STRIDES[-1]) -> None:
+    """Raise where the last level would not divide the input.
+
+    Args:
+        height: Of the input, pixels.
+        width: Of the input, pixels.
+        stride: Of the last level.
 
     Raises:
-        SettingsError: Height or width is no multiple of 32.
+        SettingsError: Height or width is no multiple of the stride.
     """
-    if height % STRIDES[-1] or width % STRIDES[-1]:
+    if height % stride or width % stride:
+        up = [max(1, -(-side // stride)) * stride for side in (height, width)]
         raise SettingsError(
-            f"the input is {height} x {width} pixels (height x width); both must be multiples of {STRIDES[-1]}: "
-            f"letterbox to {_round_up(height)} x {_round_up(width)}"
+            f"the input is {height} x {width} pixels (height x width); both must be multiples of {stride}: "
+            f"letterbox to {up[0]} x {up[1]}"
         )
-
-
-def _round_up(side: int) -> int:
-    return max(1, -(-side // STRIDES[-1])) * STRIDES[-1]

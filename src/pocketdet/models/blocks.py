@@ -9,12 +9,22 @@ from torch import Tensor, nn
 from pocketdet.errors import SettingsError
 from pocketdet.models.depthwise import strided_depthwise
 
-Activation = Literal["RE", "RE6", "HS", "MISH", "linear"]
-ACTIVATIONS: dict[str, type[nn.ReLU] | type[nn.ReLU6] | type[nn.Hardswish] | type[nn.Mish]] = {
+Activation = Literal["RE", "RE6", "HS", "MISH", "LEAKY", "linear"]
+
+
+class Leaky(nn.LeakyReLU):
+    """Darknet's leaky ReLU: of what is negative a tenth."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(0.1, inplace)
+
+
+ACTIVATIONS: dict[str, type[nn.ReLU] | type[nn.ReLU6] | type[nn.Hardswish] | type[nn.Mish] | type[Leaky]] = {
     "RE": nn.ReLU,
     "RE6": nn.ReLU6,
     "HS": nn.Hardswish,  # x * ReLU6(x + 3) / 6, V3 §5.2
     "MISH": nn.Mish,  # x * tanh(softplus(x)), 1908.08681 §2
+    "LEAKY": Leaky,
 }
 PADDINGS = ("same", "symmetric")
 

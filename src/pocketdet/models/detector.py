@@ -3,30 +3,32 @@
 import torch
 from torch import Tensor, nn
 
-from pocketdet.core.metadata import ModelMetadata
+from pocketdet.core.metadata import DARKNET, ModelMetadata
 from pocketdet.errors import SettingsError
 from pocketdet.models.backbone import Backbone
 from pocketdet.models.backbones import build_backbone
 from pocketdet.models.blocks import Bneck
 from pocketdet.models.channels import narrow
-from pocketdet.models.head import Head, HeadOutput
-from pocketdet.models.neck import FORMS, Neck
+from pocketdet.models.darknet.network import Darknet
+from pocketdet.models.head import Head, HeadOutput, LevelHead, build_head
+from pocketdet.models.neck import FORMS, Neck, Straight
 
 PerChannel = tuple[float, float, float]
 IMAGENET_MEAN: PerChannel = (0.485, 0.456, 0.406)
 IMAGENET_STD: PerChannel = (0.229, 0.224, 0.225)
+NO_MEAN: PerChannel = (0.0, 0.0, 0.0)
+NO_STD: PerChannel = (1.0, 1.0, 1.0)
 
 
 class Detector(nn.Module):
-    """YOLOv4 on a MobileNet.
+    """Backbone, neck and head in a row.
 
     Args:
         backbone: Makes P3, P4, P5 of the image.
-        num_classes: K.
-        neck_width: Multiplies the channels of neck and head.
+        neck: Mixes them; has ``out_channels``, and a ``drop`` for DropBlock.
+        head: Makes raw logits of what the neck gives.
         mean: Per channel, subtracted from RGB in 0 to 1.
         std: Per channel, divides after the subtraction.
-        neck_activation: Of neck and head, a key of ``FORMS``.
     """
 
     mean: Tensor
@@ -34,18 +36,16 @@ class Detector(nn.Module):
 
     def __init__(
         self,
-        backbone: Backbone,
-        num_classes: int,
-        neck_width: float = 1.0,
+        backbone: Backbone | Darknet,
+        neck: Neck | Straight,
+        head: Head,
         mean: PerChannel = IMAGENET_MEAN,
         std: PerChannel = IMAGENET_STD,
-        neck_activation: str = "relu6",
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.neck = Neck(backbone.out_channels, neck_width, FORMS[neck_activation])
-        self.head = Head(self.neck.out_channels, num_classes, FORMS[neck_activation])
-        self.num_classes = num_classes
+        self.neck = neck
+        self.head = head
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
 
@@ -91,11 +91,49 @@ def build_detector(
         raise SettingsError(f"neck_width is {neck_width}; it must be above 0 and at most 4")
     if neck_activation not in FORMS:
         raise SettingsError(f'neck_activation is "{neck_activation}"; it must be one of {", ".join(FORMS)}')
-    return Detector(build_backbone(backbone, width, padding), num_classes, neck_width, mean, std, neck_activation)
+    built = build_backbone(backbone, width, padding)
+    neck = Neck(built.out_channels, neck_width, FORMS[neck_activation])
+    return Detector(built, neck, build_head(neck.out_channels, num_classes, FORMS[neck_activation]), mean, std)
+
+
+def build_darknet(
+    configuration: str,
+    num_classes: int | None = None,
+    mean: PerChannel = NO_MEAN,
+    std: PerChannel = NO_STD,
+    file: str = "cfg",
+) -> Detector:
+    """The detector that a darknet configuration describes, with random weights.
+
+    Its last convolutions, before ``[yolo]``, are the head; all others are the backbone.
+
+    Args:
+        configuration: The text of a ``.cfg`` file.
+        num_classes: K; by default the configuration's.
+        mean: Per channel, subtracted from RGB in 0 to 1; darknet subtracts nothing.
+        std: Per channel, divides after the subtraction.
+        file: Name of the file, for error messages.
+
+    Raises:
+        ModelFileError: Something in it is not supported or does not fit; names the line.
+    """
+    backbone = Darknet(configuration, file)
+    heads = [
+        LevelHead(
+            level.in_channels,
+            level.num_classes if num_classes is None else num_classes,
+            num_anchors=len(level.anchors),
+            kernel=level.kernel,
+        )
+        for level in backbone.levels
+    ]
+    return Detector(backbone, Straight(backbone.out_channels), Head(heads), mean, std)
 
 
 def build_from_metadata(metadata: ModelMetadata) -> Detector:
     """The network that a checkpoint's metadata describe, with random weights; errors as ``build_detector``."""
+    if metadata.backbone == DARKNET:
+        return build_darknet(metadata.configuration, len(metadata.class_names), metadata.mean, metadata.std)
     detector = build_detector(
         metadata.backbone,
         len(metadata.class_names),

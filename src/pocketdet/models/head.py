@@ -1,7 +1,8 @@
 """The heads: YOLOv3 §2, boxes, objectness and classes apart."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from pocketdet.models.blocks import DepthwiseSeparable, Form, initialise
 from pocketdet.models.neck import FORMS
 
 ANCHORS_PER_CELL = 3
+NOTHING: Mapping[str, nn.Module] = MappingProxyType({})
 OBJECTNESS_PRIOR = 0.01  # share of cells that hold an object, at the start of a training
 
 
@@ -22,21 +24,31 @@ class HeadOutput(NamedTuple):
 
 
 class LevelHead(nn.Module):
-    """The head of one level: a separable convolution and three outputs.
+    """The head of one level: three outputs.
 
     Args:
-        in_channels: Of the neck's output.
+        in_channels: Of what the outputs read.
         num_classes: K.
-        form: Padding, batch norm and activation.
+        before: Blocks between the neck and the outputs, by their names in the files.
+        num_anchors: A.
+        kernel: Of the outputs.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, form: Form = FORMS["relu6"]) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        before: Mapping[str, nn.Module] = NOTHING,
+        num_anchors: int = ANCHORS_PER_CELL,
+        kernel: int = 1,
+    ) -> None:
         super().__init__()
-        channels = 2 * in_channels
-        self.separable = DepthwiseSeparable(in_channels, channels, form)
-        self.boxes = nn.Conv2d(channels, ANCHORS_PER_CELL * 4, 1)
-        self.objectness = nn.Conv2d(channels, ANCHORS_PER_CELL, 1)
-        self.classes = nn.Conv2d(channels, ANCHORS_PER_CELL * num_classes, 1)
+        self.before = tuple(before)
+        for name, block in before.items():
+            self.add_module(name, block)
+        self.boxes, self.objectness, self.classes = (
+            nn.Conv2d(in_channels, num_anchors * count, kernel, padding=kernel // 2) for count in (4, 1, num_classes)
+        )
         initialise(self)
         for output in (self.boxes, self.objectness, self.classes):
             nn.init.normal_(output.weight, 0, 0.01)
@@ -44,21 +56,32 @@ class LevelHead(nn.Module):
         _fill_bias(self.classes, 1 / max(2, num_classes))
 
     def forward(self, x: Tensor) -> HeadOutput:
-        """``(B, in_channels, H, W)`` to raw logits."""
-        x = self.separable(x)
+        """``(B, C, H, W)`` to raw logits."""
+        for name in self.before:
+            x = getattr(self, name)(x)
         return HeadOutput(self.boxes(x), self.objectness(x), self.classes(x))
 
 
 class Head(nn.Module):
-    """One ``LevelHead`` a level, P3 first; arguments as there, one number of channels a level."""
+    """One ``LevelHead`` a level, P3 first."""
 
-    def __init__(self, in_channels: Sequence[int], num_classes: int, form: Form = FORMS["relu6"]) -> None:
+    def __init__(self, levels: Sequence[LevelHead]) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(LevelHead(channels, num_classes, form) for channels in in_channels)
+        self.levels = nn.ModuleList(levels)
 
     def forward(self, levels: Sequence[Tensor]) -> list[HeadOutput]:
         """The neck's P3, P4, P5 to raw logits."""
         return [head(level) for head, level in zip(self.levels, levels, strict=True)]
+
+
+def build_head(in_channels: Sequence[int], num_classes: int, form: Form = FORMS["relu6"]) -> Head:
+    """YOLOv4's head: on each level a separable convolution to twice the channels, and the outputs."""
+    return Head(
+        [
+            LevelHead(2 * channels, num_classes, {"separable": DepthwiseSeparable(channels, 2 * channels, form)})
+            for channels in in_channels
+        ]
+    )
 
 
 def _fill_bias(output: nn.Conv2d, probability: float) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pocketdet.core.metadata import YOLOV4_ANCHORS, Anchors, ModelMetadata
 from pocketdet.errors import ModelFileError
+from pocketdet.models.backbone import Backbone
 from pocketdet.models.detector import Detector, build_from_metadata
 from pocketdet.models.head import ANCHORS_PER_CELL
 from pocketdet.models.import_weights import adjust_eps, read_torch
@@ -153,6 +154,7 @@ def _to_ours(
 
 def _backbone_layers(detector: Detector, backbone: str) -> Iterator[tuple[str, str]]:
     """Their path of every layer that has weights, and ours."""
+    assert isinstance(detector.backbone, Backbone)
     roles = find_roles(detector.backbone.features)
     for (block, role), ours in roles.items():
         theirs = ours.removeprefix("features.")

@@ -78,6 +78,23 @@ class Neck(nn.Module):
         return [p3, p4, p5]
 
 
+class Straight(nn.Module):
+    """No neck: for networks whose backbone holds all up to the head.
+
+    Args:
+        channels: Of every level.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.out_channels = tuple(channels)
+        self.drop = DropBlock()
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Every level as it came, but for DropBlock."""
+        return [self.drop(level) for level in levels]
+
+
 def _three(in_channels: int, channels: int, form: Form) -> nn.Sequential:
     """1x1, separable 3x3 to twice the channels, 1x1."""
     return nn.Sequential(

@@ -30,8 +30,11 @@ class Backend(Protocol):
 
 
 def output_names(num_levels: int) -> list[str]:
-    """Of an exported file: ``boxes_p3``, ``objectness_p3``, ``classes_p3``, ``boxes_p4`` and so on."""
-    return [f"{part}_p{level}" for level in range(3, 3 + num_levels) for part in LevelLogits._fields]
+    """Of an exported file: ``boxes_p3``, ``objectness_p3``, ``classes_p3``, ``boxes_p4`` and so on.
+
+    The last level is P5; a network with two has P4 and P5.
+    """
+    return [f"{part}_p{level}" for level in range(6 - num_levels, 6) for part in LevelLogits._fields]
 
 
 def expected_channels(metadata: ModelMetadata) -> list[int]:

@@ -1,0 +1,1 @@
+"""Darknet's networks: a reader of its configuration language, the network that it describes, its weight files."""

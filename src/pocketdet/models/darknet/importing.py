@@ -1,0 +1,107 @@
+"""A darknet configuration and its weights become a detector of pocketdet."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pocketdet.core.metadata import DARKNET, ModelMetadata
+from pocketdet.errors import ModelFileError, SettingsError
+from pocketdet.models.darknet.network import Darknet
+from pocketdet.models.darknet.weights import read_weights
+from pocketdet.models.detector import NO_MEAN, NO_STD, Detector, build_darknet
+from pocketdet.models.importing import Imported
+
+GREY = (127, 127, 127)  # darknet's own bars of the letterbox
+
+
+def import_darknet(configuration: Path, weights: Path, class_names: Sequence[str]) -> Imported:
+    """Read darknet's two files.
+
+    Args:
+        configuration: The ``.cfg`` file.
+        weights: The ``.weights`` file.
+        class_names: In the order of the class ids; darknet's files do not hold them.
+
+    Raises:
+        ModelFileError: A file is missing, cut, not supported, or the two do not belong together.
+        SettingsError: Too few or too many class names.
+    """
+    text = read_configuration(configuration)
+    detector = build_darknet(text, file=str(configuration))
+    metadata = describe_darknet(detector, class_names, str(configuration))
+    absent = read_weights(detector, weights)
+    return Imported(detector.eval(), metadata, missing=absent)
+
+
+def read_configuration(path: Path) -> str:
+    """The text of a ``.cfg`` file.
+
+    Raises:
+        ModelFileError: It cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ModelFileError(f"{path}: {error.strerror or error}") from error
+
+
+def describe_darknet(detector: Detector, class_names: Sequence[str], file: str) -> ModelMetadata:
+    """The metadata of a detector that ``build_darknet`` made, with the anchors and decoding of its configuration.
+
+    Args:
+        detector: Stays as it is.
+        class_names: In the order of the class ids.
+        file: Name of the configuration, for error messages.
+
+    Raises:
+        SettingsError: Too few or too many class names.
+        ModelFileError: Its layers do not fit each other at its input size.
+    """
+    from pocketdet import __version__
+
+    network = detector.backbone
+    assert isinstance(network, Darknet)
+    num_classes = network.levels[0].num_classes
+    if len(class_names) != num_classes:
+        raise SettingsError(
+            f"{file}: the network tells {num_classes} classes apart, and {len(class_names)} names were given; "
+            "name them all in the order of its training: --classes cat dog, or --names coco.names (one a line)"
+        )
+    _check_shapes(network, file)
+    return ModelMetadata(
+        backbone=DARKNET,
+        width=1.0,
+        neck_width=1.0,
+        padding=network.padding,
+        class_names=tuple(class_names),
+        input_size=network.input_size,
+        anchors=tuple(level.anchors for level in network.levels),
+        strides=network.strides,
+        scale_xy=tuple(level.scale_xy for level in network.levels),
+        mean=NO_MEAN,
+        std=NO_STD,
+        padding_colour=GREY,
+        licence="",
+        pocketdet_version=__version__,
+        configuration=network.configuration,
+    )
+
+
+def _check_shapes(network: Darknet, file: str) -> None:
+    """A pass that computes nothing, at the size of the configuration."""
+    height, width = network.input_size
+    expected = [(height // stride, width // stride) for stride in network.strides]
+    try:
+        with torch.inference_mode(), torch.device("meta"):
+            meta = Darknet(network.configuration, file).eval()
+            found = [tuple(level.shape[2:]) for level in meta(torch.empty(1, 3, height, width))]
+    except RuntimeError as error:
+        raise ModelFileError(
+            f"{file}: its layers do not fit each other at {height} x {width} pixels: {error}"
+        ) from error
+    if found != expected:
+        raise ModelFileError(
+            f"{file}: the grids at {height} x {width} pixels are {found}, and its strides say {expected}; "
+            "a convolution without padding is not supported"
+        )

@@ -1,0 +1,78 @@
+"""Detectors of other projects: what every way of importing one gives, and the file that it becomes."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from pocketdet.core.metadata import ModelMetadata
+from pocketdet.errors import ModelFileError, SettingsError
+from pocketdet.models.checkpoint import save_detector
+from pocketdet.models.detector import Detector
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """A detector of another project as one of ours.
+
+    Args:
+        detector: With its weights, in evaluation mode.
+        metadata: Its class names, and how its boxes are decoded.
+        unused: What the source has and the network has not.
+        missing: What the network has and the source has not; it keeps random values.
+        notes: What else a person should know.
+    """
+
+    detector: Detector
+    metadata: ModelMetadata
+    unused: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "parameters": self._num_parameters(),
+            "class_names": list(self.metadata.class_names),
+            "input_size": list(self.metadata.input_size),
+            "unused": list(self.unused),
+            "missing": list(self.missing),
+            "notes": list(self.notes),
+        }
+
+    def to_text(self) -> str:
+        """A few lines for people."""
+        height, width = self.metadata.input_size
+        num_classes = len(self.metadata.class_names)
+        lines = [f"{self._num_parameters():,} parameters, {num_classes} classes, {height} x {width} pixels"]
+        if self.unused:
+            lines.append(f"in the source, but not used: {', '.join(self.unused)}")
+        if self.missing:
+            lines.append(f"not in the source, so random until it is trained: {', '.join(self.missing)}")
+        return "\n".join((*lines, *self.notes))
+
+    def _num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.detector.parameters())
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """One name a line, as darknet's ``.names`` files have them.
+
+    Raises:
+        ModelFileError: The file cannot be read.
+    """
+    try:
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path}: no list of class names, one a line, can be read ({error})") from error
+
+
+def save_imported(imported: Imported, output: Path) -> None:
+    """Write the detector as one of ours.
+
+    Raises:
+        SettingsError: ``output`` is no ``.safetensors`` file.
+    """
+    if output.suffix != ".safetensors":
+        raise SettingsError(f"output is {output}; expected the name of a .safetensors file")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_detector(output, imported.detector, imported.metadata)
