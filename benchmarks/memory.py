@@ -17,7 +17,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from pocketdet.training import TrainSettings, loop
+from pocketdet.training import TrainSettings, train
+from pocketdet.training.run import Run
 
 GROWTH = 0.5  # MiB an epoch; a leak of one batch of 96 px pictures an epoch would be 0.4
 WORKERS = (0, 2)
@@ -29,15 +30,15 @@ def resident_mebibytes(process: int) -> float:
 
 def serve(pipe: Connection, data: Path, settings: TrainSettings) -> None:
     """Train, and send after every epoch the memory of this process and of its workers together."""
-    close_epoch = loop._close_epoch
+    close_epoch = Run.close_epoch
 
-    def close_and_send(run: loop._Run) -> dict[str, float]:
+    def close_and_send(run: Run) -> dict[str, float]:
         workers = [child.pid for child in multiprocessing.active_children() if child.pid is not None]
         pipe.send((resident_mebibytes(os.getpid()), sum(map(resident_mebibytes, workers))))
         return close_epoch(run)
 
-    loop._close_epoch = close_and_send
-    loop.train(data, settings)
+    Run.close_epoch = close_and_send  # type: ignore[method-assign]
+    train(data, settings)
 
 
 def measure(data: Path, settings: TrainSettings) -> np.ndarray:

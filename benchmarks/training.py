@@ -29,10 +29,11 @@ from training_baseline import baseline_steps, looped_loss
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.models.detector import build_from_metadata
 from pocketdet.models.head import HeadOutput
-from pocketdet.training import TrainSettings, loop
+from pocketdet.training import TrainSettings
 from pocketdet.training.loss import DetectionLoss
 from pocketdet.training.memory import keep_freed_memory
 from pocketdet.training.pictures import CACHE_BYTES
+from pocketdet.training.prepare import prepare
 
 OURS = {
     "(b) the same network, our loop": {"neck_width": 1.0},
@@ -77,7 +78,7 @@ def serve_ours(pipe: Connection, data: Path, settings: TrainSettings, threads: i
     """Train; after as many steps as the other side asked for, send ``(seconds, seconds waiting for data)`` and wait."""
     torch.set_num_threads(threads)
     keep_freed_memory()
-    run, _, _ = loop._prepare(data, settings, Console(quiet=True))
+    run, _, _ = prepare(data, settings, Console(quiet=True))
     before = resident_bytes()
     for _ in run.loader:  # fills the cache of decoded pictures
         pass

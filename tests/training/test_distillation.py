@@ -91,7 +91,7 @@ def test_a_run_with_a_teacher_that_was_stopped_ends_bit_for_bit_where_an_unbroke
         if (epoch, batch) == (1, 0):
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("pocketdet.training.loop.seed_batch", press)
+    monkeypatch.setattr("pocketdet.training.run.seed_batch", press)
     with pytest.raises(KeyboardInterrupt):
         train(drawn_voc, dataclasses.replace(settings, output=tmp_path / "broken"))
     monkeypatch.undo()
@@ -108,7 +108,7 @@ def test_a_run_with_a_teacher_that_was_stopped_ends_bit_for_bit_where_an_unbroke
 def test_accumulated_batches_have_the_losses_of_a_large_one_with_a_teacher_too(
     drawn_voc: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pocketdet.training.loop._set_mode", lambda detector, *_: detector.eval())
+    monkeypatch.setattr("pocketdet.training.run._set_mode", lambda detector, *_: detector.eval())
     losses = []
     for batch_size, accumulate in ((4, 1), (2, 2)):
         output = tmp_path / str(batch_size)

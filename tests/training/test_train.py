@@ -116,7 +116,7 @@ def test_ctrl_c_in_the_last_batch_of_an_epoch_loses_nothing(
         if batch == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("pocketdet.training.loop.seed_batch", press)
+    monkeypatch.setattr("pocketdet.training.run.seed_batch", press)
     with pytest.raises(KeyboardInterrupt):
         train(drawn_voc, dataclasses.replace(SMALL, output=tmp_path / "run"))
     monkeypatch.undo()
@@ -128,7 +128,7 @@ def test_accumulated_batches_give_the_losses_of_one_large_batch(
     drawn_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With fixed batch norm, as the moving one sees fewer pictures at once; by SGD, which notices a wrong scale."""
-    monkeypatch.setattr("pocketdet.training.loop._set_mode", lambda detector, *_: detector.eval())
+    monkeypatch.setattr("pocketdet.training.run._set_mode", lambda detector, *_: detector.eval())
     losses = []
     for batch_size, accumulate in ((4, 1), (2, 2)):
         output = tmp_path / str(batch_size)

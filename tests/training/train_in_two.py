@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from pocketdet.training import TrainSettings, loop, train
+from pocketdet.training import TrainSettings, run, train
 
 SETTINGS = TrainSettings(
     model="mobilenet_v3_small",
@@ -27,12 +27,12 @@ INTERRUPTED = dataclasses.replace(SETTINGS, accumulate=2, freeze_epochs=1, worke
 
 def train_with_fixed_batch_norm(data: Path, output: Path, teacher: Path | None = None) -> None:
     """By SGD, which unlike AdamW notices gradients of a wrong scale."""
-    set_mode = loop._set_mode
-    loop._set_mode = lambda detector, *_: detector.eval()
+    set_mode = run._set_mode
+    run._set_mode = lambda detector, *_: detector.eval()
     neck_width = SETTINGS.neck_width if teacher is None else 0.25  # another than the teacher's, so that it is adapted
     settings = dataclasses.replace(SETTINGS, neck_width=neck_width, teacher=teacher, output=output)
     train(data, dataclasses.replace(settings, optimizer="sgd", learning_rate=0.01))
-    loop._set_mode = set_mode
+    run._set_mode = set_mode
 
 
 def die(seed: int, epoch: int, batch: int) -> None:
@@ -44,7 +44,7 @@ def die(seed: int, epoch: int, batch: int) -> None:
 if __name__ == "__main__":
     purpose, data, output = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     if purpose == "die":
-        loop.seed_batch = die
+        run.seed_batch = die
         train(data, dataclasses.replace(INTERRUPTED, output=output / "broken"))
     else:
         train(data, TrainSettings(output=output / "broken", resume=True))
