@@ -209,7 +209,7 @@ def test_box_iou_of_no_boxes_is_empty():
     assert box_iou(one, none).shape == (1, 0)
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 4), st.sampled_from([0.3, 0.5, 0.65, 0.9]))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 200), st.integers(1, 4), st.sampled_from([0.3, 0.5, 0.65, 0.9]))
 def test_nms_keeps_what_torchvision_keeps(seed, number, num_classes, iou_threshold):
     rng = np.random.default_rng(seed)
     boxes = random_boxes(rng, number)
@@ -225,6 +225,17 @@ def test_nms_within_one_class_is_torchvisions_plain_nms():
     boxes, scores = random_boxes(rng, 300), rng.permutation(300).astype(np.float32)
     expected = torchvision.ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), 0.5).numpy()
     np.testing.assert_array_equal(non_maximum_suppression(boxes, scores, np.zeros(300, np.int64), 0.5), expected)
+
+
+@given(st.integers(1, 150))
+def test_nms_keeps_the_first_of_what_it_keeps_without_a_limit(limit):
+    rng = np.random.default_rng(5)
+    boxes, scores = random_boxes(rng, 400), rng.permutation(400).astype(np.float32)
+    class_ids = rng.integers(0, 3, 400)
+    everything = non_maximum_suppression(boxes, scores, class_ids, 0.6, max_detections=400)
+    assert 150 < len(everything) < 400
+    limited = non_maximum_suppression(boxes, scores, class_ids, 0.6, max_detections=limit)
+    np.testing.assert_array_equal(limited, everything[:limit])
 
 
 def test_nms_keeps_an_overlap_of_exactly_the_threshold_and_other_classes():

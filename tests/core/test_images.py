@@ -62,6 +62,20 @@ def test_a_reduced_jpeg_never_falls_below_what_was_asked_for(gradient, tmp_path,
     assert read_image(path, at_least).pixels.shape[:2] == expected
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_what_is_enough_may_follow_from_the_upright_size(gradient, tmp_path, orientation):
+    path = save(gradient, tmp_path / "picture.jpg", orientation)
+    seen = []
+
+    def quarter(size):
+        seen.append(size)
+        return size[0] // 4, size[1] // 4
+
+    pixels, size = read_image(path, quarter)
+    assert seen == [size]
+    assert pixels.shape == (size[0] // 4, size[1] // 4, 3)
+
+
 def test_at_least_leaves_other_formats_whole(gradient, tmp_path):
     path = save(gradient, tmp_path / "picture.png")
     np.testing.assert_array_equal(read_image(path, (8, 8)).pixels, np.asarray(gradient))

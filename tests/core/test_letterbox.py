@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pocketdet.core.letterbox import Letterbox
 
@@ -91,6 +92,13 @@ def test_a_reduced_decode_lies_where_the_full_picture_lies():
     letterbox = Letterbox((400, 800), (64, 64))
     whole, reduced = letterbox.apply(full, GREY), letterbox.apply(np.ascontiguousarray(full[::2, ::2]), GREY)
     assert np.abs(whole.astype(int) - reduced.astype(int)).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(45, 90), (32, 64), (300, 600)])
+def test_pillows_picture_and_the_array_of_it_lie_alike(size):
+    image = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    letterbox = Letterbox(size, (64, 64))
+    np.testing.assert_array_equal(letterbox.apply(Image.fromarray(image), GREY), letterbox.apply(image, GREY))
 
 
 @given(st.integers(0, 30), st.integers(0, 60))

@@ -62,6 +62,19 @@ def test_a_sideways_photo_is_looked_at_upright(predictor, tmp_path, red_cell):
     np.testing.assert_allclose(predictor.predict(tmp_path / "sideways.png").boxes, RED_BOX, atol=1e-3)
 
 
+def test_a_batch_gives_what_each_picture_gives_alone_with_its_own_thresholds(predictor, picture, red_cell):
+    wide = np.zeros((64, 128, 3), np.uint8)
+    wide[16:32, 16:32, 2] = 255
+    thresholds = [(0.3, 0.5), (0.005, 0.5), (0.3, 0.5)]
+    together = predictor.detect([predictor.prepare(s) for s in (picture, red_cell, wide)], thresholds)
+    for found, source, (score, iou) in zip(together, (picture, red_cell, wide), thresholds, strict=True):
+        alone = predictor.predict(source, score, iou)
+        np.testing.assert_array_equal(found.boxes, alone.boxes)
+        np.testing.assert_array_equal(found.class_ids, alone.class_ids)
+        assert found.image_size == alone.image_size
+    assert [len(found) for found in together[:2]] == [1, 2]
+
+
 def test_lists_folders_and_patterns_give_lists(predictor, picture, red_cell):
     assert [d.source for d in predictor.predict([picture, red_cell])] == [str(picture), ""]
     for source in (picture.parent, f"{picture.parent}/*.png"):

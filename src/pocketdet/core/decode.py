@@ -11,6 +11,8 @@ from pocketdet.core.metadata import ModelMetadata
 Floats = NDArray[np.float32]
 Nms = Literal["iou", "diou"]
 
+NMS_BLOCK = 64  # boxes that are compared with each other at once
+
 
 class LevelLogits(NamedTuple):
     """Raw head outputs of one level; a file's outputs are these three for P3, then P4, then P5.
@@ -54,32 +56,63 @@ def decode_picture(
         max_detections: At most so many, best first.
         nms: What counts as overlap.
     """
-    parts = [
-        _decode_level(level, index, np.asarray(metadata.anchors[n], np.float32), stride, scale_xy, score_threshold)
-        for n, (level, stride, scale_xy) in enumerate(zip(levels, metadata.strides, metadata.scale_xy, strict=True))
-    ]
-    boxes, scores, class_ids = (np.concatenate([part[k] for part in parts]) for k in range(3))
+    floor = _logit(score_threshold)  # a score exceeds neither its objectness nor its class probability
+    constants = zip(levels, metadata.anchors, metadata.strides, metadata.scale_xy, strict=True)
+    found = [_cells_over(floor, index, *of_level) for of_level in constants]
+    cells = _Cells(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    place, class_ids = np.nonzero(cells.classes > floor)
+    scores = sigmoid(cells.objectness[place]) * sigmoid(cells.classes[place, class_ids])
+    good = scores > score_threshold
+    place, class_ids, scores = place[good], class_ids[good], scores[good]
+    boxes = _decode_boxes(cells, place)
     keep = non_maximum_suppression(boxes, scores, class_ids, iou_threshold, max_detections, nms=nms)
     return Decoded(boxes[keep], scores[keep], class_ids[keep])
 
 
-def _decode_level(
-    level: LevelLogits, index: int, anchors: Floats, stride: int, scale_xy: float, score_threshold: float
-) -> Decoded:
-    objectness = level.objectness[index]  # (A, H, W)
-    floor = _logit(score_threshold)  # a score never exceeds its objectness
-    anchor, row, column = np.nonzero(objectness > floor)
-    num_anchors, height, width = objectness.shape
-    boxes = level.boxes[index].reshape(num_anchors, 4, height, width)[anchor, :, row, column]  # (M, 4)
-    classes = level.classes[index].reshape(num_anchors, -1, height, width)[anchor, :, row, column]  # (M, K)
-    scores = sigmoid(objectness[anchor, row, column])[:, None] * sigmoid(classes)
-    place, class_ids = np.nonzero(scores > score_threshold)
-    cell = np.stack((column, row), axis=1)[place].astype(np.float32)
+class _Cells(NamedTuple):
+    """What the head says at some cells, raw, and what turns it into boxes."""
+
+    boxes: Floats  # (M, 4)
+    objectness: Floats  # (M,)
+    classes: Floats  # (M, K)
+    corner: Floats  # (M, 2) column and row
+    anchor: Floats  # (M, 2) width and height, input pixels
+    constants: Floats  # (M, 3) of the level: stride, grid sensitivity s, (s - 1) / 2
+
+
+def _cells_over(
+    floor: float,
+    index: int,
+    level: LevelLogits,
+    anchors: Sequence[tuple[float, float]],
+    stride: int,
+    scale_xy: float,
+) -> _Cells:
+    """The cells and anchors of one level with an objectness logit over the floor."""
+    num_anchors, height, width = level.objectness.shape[1:]
+    objectness = level.objectness[index].ravel()
+    found = np.flatnonzero(objectness > floor)
+    anchor, cell = np.divmod(found, height * width)
+    corner = np.empty((len(found), 2), np.float32)
+    corner[:, 1], corner[:, 0] = np.divmod(cell, width)
+    return _Cells(
+        level.boxes[index].reshape(num_anchors, 4, -1)[anchor, :, cell],
+        objectness[found],
+        level.classes[index].reshape(num_anchors, -1, height * width)[anchor, :, cell],
+        corner,
+        np.array(anchors, np.float32)[anchor],
+        np.array([(stride, scale_xy, (scale_xy - 1) / 2)] * len(found), np.float32).reshape(-1, 3),
+    )
+
+
+def _decode_boxes(cells: _Cells, place: NDArray[np.int64]) -> Floats:
+    """``(N, 4)`` xyxy in input pixels, of the cells at ``place``."""
+    boxes = cells.boxes[place]
+    stride, scale_xy, shift = cells.constants[place].T[..., None]
     # Grid sensitivity, YOLOv4 §3.4: the centre may reach the border of its cell.
-    centre = (sigmoid(boxes[place, :2]) * scale_xy - (scale_xy - 1) / 2 + cell) * stride
-    size = np.exp(np.clip(boxes[place, 2:], -20, 20)) * anchors[anchor[place]]
-    corners = np.concatenate((centre - size / 2, centre + size / 2), axis=1)
-    return Decoded(corners.astype(np.float32), scores[place, class_ids].astype(np.float32), class_ids.astype(np.int64))
+    centre = (sigmoid(boxes[:, :2]) * scale_xy - shift + cells.corner[place]) * stride
+    half = np.exp(np.minimum(np.maximum(boxes[:, 2:], -20), 20)) * cells.anchor[place] / 2
+    return np.concatenate((centre - half, centre + half), axis=1, dtype=np.float32)
 
 
 def sigmoid(x: Floats) -> Floats:
@@ -96,12 +129,15 @@ def _logit(probability: float) -> float:
 
 def box_iou(boxes: Floats, others: Floats) -> Floats:
     """``(N, 4)`` and ``(M, 4)`` xyxy boxes to ``(N, M)`` IoU; 0 where both have no area."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    area, other_area = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, others))
+    width, height = (
+        np.minimum(boxes[:, None, k + 2], others[None, :, k + 2]) - np.maximum(boxes[:, None, k], others[None, :, k])
+        for k in (0, 1)
+    )
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    area, other_area = ((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others))
     union = area[:, None] + other_area[None, :] - shared
-    return np.where(union > 0, shared / np.where(union > 0, union, 1), 0).astype(np.float32)
+    iou: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou
 
 
 def box_diou(boxes: Floats, others: Floats) -> Floats:
@@ -140,10 +176,20 @@ def non_maximum_suppression(
         Indices of the boxes that stay, best score first, at most ``max_detections``.
     """
     order = np.argsort(-scores, kind="stable")[:max_candidates]
-    keep: list[int] = []
-    while order.size and len(keep) < max_detections:
-        best, rest = order[0], order[1:]
-        keep.append(int(best))
-        overlap = NMS_OVERLAPS[nms](boxes[best][None], boxes[rest])[0]
-        order = rest[(overlap <= iou_threshold) | (class_ids[rest] != class_ids[best])]
-    return np.array(keep, np.int64)
+    boxes, class_ids = boxes[order], class_ids[order]
+    kept = np.zeros(0, np.int64)
+    for start in range(0, len(order), NMS_BLOCK):
+        block = np.arange(start, min(start + NMS_BLOCK, len(order)))
+        if len(kept):
+            too_near = NMS_OVERLAPS[nms](boxes[kept], boxes[block]) > iou_threshold
+            block = block[~(too_near & (class_ids[kept, None] == class_ids[block])).any(axis=0)]
+        too_near = NMS_OVERLAPS[nms](boxes[block], boxes[block]) > iou_threshold
+        too_near &= class_ids[block, None] == class_ids[block]
+        stays = np.ones(len(block), bool)
+        for place in range(len(block)):
+            if stays[place]:
+                stays[place + 1 :] &= ~too_near[place, place + 1 :]
+        kept = np.concatenate((kept, block[stays]))
+        if len(kept) >= max_detections:
+            break
+    return order[kept[:max_detections]]

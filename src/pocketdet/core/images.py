@@ -3,7 +3,7 @@
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,40 +28,51 @@ _UPRIGHT = {
 _SWAPPED = (5, 6, 7, 8)  # orientations that exchange height and width
 
 
+Size = tuple[int, int]  # (height, width)
+AtLeast = Size | Callable[[Size], Size] | None
+
+
 class ReadImage(NamedTuple):
     """A picture as it is looked at, EXIF orientation applied."""
 
     pixels: NDArray[np.uint8]  # (H, W, 3) RGB; smaller than size where a JPEG was decoded at a reduced scale
-    size: tuple[int, int]  # (height, width) of the full picture
+    size: Size  # of the full picture
 
 
-def read_image(source: str | Path | bytes | NDArray[np.uint8], at_least: tuple[int, int] | None = None) -> ReadImage:
+def read_image(source: str | Path | bytes | NDArray[np.uint8], at_least: AtLeast = None) -> ReadImage:
     """Read a picture as upright RGB.
 
     Transparent places become white, 16 bits become 8.
 
     Args:
         source: A file, the bytes of one, or ``(H, W, 3)`` RGB uint8, which is returned as it is.
-        at_least: (height, width) that are enough, upright: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size
-            as long as neither side falls below.
+        at_least: (height, width) that are enough, upright, or how they follow from the picture's: a JPEG may be
+            decoded at 1/2, 1/4 or 1/8 of its size as long as neither side falls below.
 
     Raises:
         ImageError: The picture is missing, cut, too large or no picture; the message names it.
     """
     if isinstance(source, np.ndarray):
         return _check_array(source)
+    picture, size = read_picture(source, at_least)
+    return ReadImage(np.array(picture), size)
+
+
+def read_picture(source: str | Path | bytes, at_least: AtLeast = None) -> tuple[Image.Image, Size]:
+    """As ``read_image``, as Pillow's RGB picture: what is resized next need not become an array before."""
     with _opened(source) as picture:
         orientation = _orientation(picture)
         size = _upright_size(picture, orientation)
         if at_least is not None:
-            picture.draft(None, at_least if orientation in _SWAPPED else at_least[::-1])
+            enough = at_least(size) if callable(at_least) else at_least
+            picture.draft(None, enough if orientation in _SWAPPED else enough[::-1])
         upright = _to_rgb(picture)
         if orientation in _UPRIGHT:
             upright = upright.transpose(_UPRIGHT[orientation])
-        return ReadImage(np.array(upright), size)
+        return upright, size
 
 
-def image_size(source: str | Path | bytes) -> tuple[int, int]:
+def image_size(source: str | Path | bytes) -> Size:
     """(height, width) of the upright picture, from its header alone.
 
     Raises:
@@ -133,7 +144,7 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
-def _upright_size(picture: Image.Image, orientation: int) -> tuple[int, int]:
+def _upright_size(picture: Image.Image, orientation: int) -> Size:
     width, height = picture.size
     return (width, height) if orientation in _SWAPPED else (height, width)
 

@@ -35,11 +35,11 @@ class Letterbox:
         """(top, left) bar, in input pixels."""
         return (self.input_size[0] - self.resized[0]) // 2, (self.input_size[1] - self.resized[1]) // 2
 
-    def apply(self, image: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    def apply(self, image: NDArray[np.uint8] | Image.Image, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
         """Resize and pad.
 
         Args:
-            image: ``(H, W, 3)`` RGB of any size with the same proportions as ``image_size``
+            image: ``(H, W, 3)`` RGB, or Pillow's RGB picture, of any size with the same proportions as ``image_size``
                 (a JPEG may have been decoded at a reduced scale).
             colour: RGB of the bars.
 
@@ -47,12 +47,13 @@ class Letterbox:
             ``(input height, input width, 3)`` RGB.
         """
         canvas = np.empty((*self.input_size, 3), np.uint8)
-        canvas[:] = colour
+        canvas.reshape(len(canvas), -1)[:] = np.tile(np.array(colour, np.uint8), self.input_size[1])  # whole rows: fast
         height, width = self.resized
         top, left = self.offset
-        if image.shape[:2] != (height, width):
-            picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-            image = np.asarray(picture)
+        if isinstance(image, np.ndarray) and image.shape[:2] != (height, width):
+            image = Image.fromarray(image)
+        if isinstance(image, Image.Image):
+            image = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
         canvas[top : top + height, left : left + width] = image
         return canvas
 

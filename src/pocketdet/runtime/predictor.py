@@ -3,14 +3,15 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pocketdet.core.decode import NMS_OVERLAPS, Nms, decode_picture
 from pocketdet.core.detections import Detections
-from pocketdet.core.images import image_size, read_image
+from pocketdet.core.images import read_image, read_picture
 from pocketdet.core.letterbox import Letterbox
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.records import Record
@@ -24,6 +25,13 @@ Source = str | Path | bytes | Pixels
 SCORE_THRESHOLD = 0.3
 IOU_THRESHOLD = 0.5  # on pictures held out of a training: AP50 1.5 points above 0.6's, AP equal
 EVALUATION_SCORE_THRESHOLD = 0.001  # average precision looks at the whole curve, so nearly everything has to be kept
+
+
+class Prepared(NamedTuple):
+    """A picture that is ready for the network, and how it lies there."""
+
+    image: Pixels  # (input height, input width, 3) RGB
+    letterbox: Letterbox
 
 
 class Predictor:
@@ -136,28 +144,55 @@ class Predictor:
         Raises:
             SettingsError: A threshold is not in 0 to 1.
         """
-        for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
-            if not 0 <= value <= 1:
-                raise SettingsError(f"{name} is {value}; it must be between 0 and 1")
         letterbox = Letterbox(full_size, self.metadata.input_size)
-        images = letterbox.apply(pixels, self.metadata.padding_colour)[None]
+        prepared = Prepared(letterbox.apply(pixels, self.metadata.padding_colour), letterbox)
+        return self.detect([prepared], [(score_threshold, iou_threshold)])[0]
+
+    def prepare(self, source: Source) -> Prepared:
+        """Read and letterbox one picture, which needs no network and may run in another thread.
+
+        Raises:
+            ImageError: The picture is missing or unreadable.
+        """
+        picture: Pixels | Image.Image
+        if isinstance(source, np.ndarray):
+            picture, size = read_image(source)
+        else:
+            # A JPEG need not be decoded larger than it will lie in the network's input.
+            picture, size = read_picture(source, lambda full: Letterbox(full, self.metadata.input_size).resized)
+        letterbox = Letterbox(size, self.metadata.input_size)
+        return Prepared(letterbox.apply(picture, self.metadata.padding_colour), letterbox)
+
+    def detect(self, batch: Sequence[Prepared], thresholds: Sequence[tuple[float, float]]) -> list[Detections]:
+        """Run the network once over several pictures.
+
+        Args:
+            batch: From ``prepare``.
+            thresholds: Of each picture: its score threshold and its IoU threshold.
+
+        Raises:
+            SettingsError: A threshold is not in 0 to 1.
+        """
+        for pair in thresholds:
+            for name, value in zip(("score_threshold", "iou_threshold"), pair, strict=True):
+                if not 0 <= value <= 1:
+                    raise SettingsError(f"{name} is {value}; it must be between 0 and 1")
+        images = batch[0].image[None] if len(batch) == 1 else np.stack([prepared.image for prepared in batch])
         levels = self._backend.run(images)
-        decoded = decode_picture(levels, 0, self.metadata, score_threshold, iou_threshold, nms=self._nms)
-        boxes = letterbox.to_image(decoded.boxes)
-        return Detections(boxes, decoded.scores, decoded.class_ids, self.class_names, full_size)
+        found: list[Detections] = []
+        for n, ((_, letterbox), (score, iou)) in enumerate(zip(batch, thresholds, strict=True)):
+            decoded = decode_picture(levels, n, self.metadata, score, iou, nms=self._nms)
+            boxes = letterbox.to_image(decoded.boxes)
+            found.append(Detections(boxes, decoded.scores, decoded.class_ids, self.class_names, letterbox.image_size))
+        return found
 
     def _predict_one(
         self, source: Source, score_threshold: float, iou_threshold: float, keep_image: bool
     ) -> Detections:
-        has_path = isinstance(source, str | Path)
-        keeps_pixels = keep_image and not has_path
-        enough = None if keeps_pixels or isinstance(source, np.ndarray) else self._letterboxed_size(source)
-        picture = read_image(source, at_least=enough)
-        found = self.predict_pixels(picture.pixels, picture.size, score_threshold, iou_threshold)
-        return dataclasses.replace(
-            found, source=str(source) if has_path else "", image=picture.pixels if keeps_pixels else None
-        )
-
-    def _letterboxed_size(self, source: str | Path | bytes) -> tuple[int, int]:
-        """A JPEG need not be decoded larger than it will lie in the network's input."""
-        return Letterbox(image_size(source), self.metadata.input_size).resized
+        if isinstance(source, str | Path):
+            return dataclasses.replace(
+                self.detect([self.prepare(source)], [(score_threshold, iou_threshold)])[0], source=str(source)
+            )
+        pixels = read_image(source).pixels if keep_image else None
+        prepared = self.prepare(source if pixels is None else pixels)
+        return dataclasses.replace(self.detect([prepared], [(score_threshold, iou_threshold)])[0], image=pixels)

@@ -35,6 +35,8 @@ class OnnxBackend:
             raise ModelFileError(f"{path}: no such model file")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = SILENT
+        # Threads that spin while they wait take the cores from the decoder, other runs and other programs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
         content = path.read_bytes()
