@@ -12,6 +12,7 @@ from PIL import Image
 
 import pocketdet
 from pocketdet import cli, loading
+from pocketdet.runtime.predictor import Predictor
 
 VERBS = ("check", "demo", "evaluate", "explain", "export", "import", "predict", "train")
 
@@ -51,7 +52,7 @@ def test_predict_prints_what_it_found(run, picture, tiny_model):
     assert (code, errors) == (0, "")
     assert "red.png (64 x 64)" in output
     row = next(line for line in output.splitlines() if "red " in line and "100%" in line)
-    assert [cell.strip() for cell in row.strip("│").split("│")] == ["red", "100%", "16", "24", "24", "32"]
+    assert row.split() == ["red", "100%", "16", "24", "24", "32"]
 
 
 def test_predict_says_that_it_found_nothing(run, tmp_path, tiny_model):
@@ -67,6 +68,41 @@ def test_predict_json_is_one_document(run, picture, tiny_model):
     found = {"class": "red", "class_id": 0, "score": 1.0, "box": [16.0, 24.0, 24.0, 32.0]}
     expected = {"source": str(picture), "height": 64, "width": 64, "objects": [found]}
     assert json.loads(output) == {"pictures": [expected], "errors": []}
+
+
+def test_predict_json_gives_a_picture_a_line_as_it_comes_and_a_whole_document_after_ctrl_c(
+    run, picture, tiny_model, monkeypatch
+):
+    iter_predict = Predictor.iter_predict
+
+    def interrupted(*arguments, **options):
+        yield from iter_predict(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Predictor, "iter_predict", interrupted)
+    code, output, _ = run("predict", picture, picture.with_name("gone.png"), "--model", tiny_model, "--json")
+    assert code == 130
+    document = json.loads(output)
+    assert [entry["source"] for entry in document["pictures"]] == [str(picture)]
+    assert len(document["errors"]) == 1
+    assert json.loads(output.splitlines()[1]) == document["pictures"][0]
+
+
+def test_predict_json_without_a_picture_is_a_document_too(run, tmp_path, tiny_model):
+    code, output, _ = run("predict", tmp_path / "gone.png", "--model", tiny_model, "--json")
+    assert code == 2
+    assert json.loads(output)["pictures"] == []
+
+
+def test_predict_in_tiles_finds_what_is_too_small_for_one_look(run, tmp_path, tiny_model, red_cell):
+    large = np.zeros((112, 112, 3), np.uint8)
+    large[48:, 48:] = red_cell
+    Image.fromarray(large).save(tmp_path / "large.png")
+    arguments = ("predict", tmp_path / "large.png", "--model", tiny_model, "--json")
+    found = [json.loads(run(*arguments, *more)[1])["pictures"][0]["objects"] for more in ((), ("--tiles", 64))]
+    assert [len(objects) for objects in found] == [0, 1]
+    assert found[1][0]["box"] == [64, 72, 72, 80]
+    assert_one_message(run(*arguments, "--tiles", 5), "tiles is 5", "at least 32")
 
 
 def test_predict_writes_drawings_and_keeps_pictures_of_one_name_apart(run, picture, tmp_path, tiny_model):

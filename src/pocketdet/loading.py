@@ -35,7 +35,8 @@ def load(model: str | Path = "animals", threads: int | None = None, nms: Nms = "
     Args:
         model: The name of a bundled detector, an exported file such as ``cats.onnx``, a ``.safetensors`` checkpoint or
             the folder of a training run, whose best checkpoint is taken. Checkpoints need torch.
-        threads: Of one run of an exported file; by default as many as the machine has cores.
+        threads: Of one run of an exported file, and how many pictures of several are worked on at once; by default as
+            many as the machine has cores.
         nms: "iou", or "diou" to keep boxes that overlap much with distant centres.
 
     Raises:
@@ -44,17 +45,17 @@ def load(model: str | Path = "animals", threads: int | None = None, nms: Nms = "
     """
     bundled = bundled_models()
     if str(model) in bundled:
-        return Predictor(open_backend(_checked(bundled[str(model)]), threads), nms)
+        return Predictor(open_backend(_checked(bundled[str(model)]), threads), nms, threads)
     path = Path(model)
     if find_runtime(path) is not None:
-        return Predictor(open_backend(path, threads), nms)
+        return Predictor(open_backend(path, threads), nms, threads)
     if not path.exists():
         raise ModelFileError(
             f"{model}: no such file, and no bundled detector has this name (bundled: {', '.join(bundled) or 'none'}); "
             f"give one of these names, an exported file ({', '.join(RUNTIMES)}), a .safetensors checkpoint or the "
             "folder of a training run"
         )
-    return Predictor(_torch_backend(find_checkpoint(path)), nms)
+    return Predictor(_torch_backend(find_checkpoint(path)), nms, threads)
 
 
 def find_checkpoint(path: str | Path) -> Path:

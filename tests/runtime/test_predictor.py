@@ -1,3 +1,6 @@
+import os
+import weakref
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,6 +9,7 @@ from pocketdet.datasets.records import Record
 from pocketdet.errors import ImageError, SettingsError
 from pocketdet.runtime.backends import OnnxBackend
 from pocketdet.runtime.predictor import Predictor
+from pocketdet.runtime.stream import AHEAD
 
 RED_BOX = [[16, 24, 24, 32]]
 
@@ -81,11 +85,76 @@ def test_lists_folders_and_patterns_give_lists(predictor, picture, red_cell):
         assert [d.source for d in predictor.predict(source)] == [str(picture)]
 
 
-def test_iter_predict_does_not_read_ahead(predictor, picture, tmp_path):
+def test_iter_predict_raises_an_error_in_its_turn(predictor, picture, tmp_path):
     found = predictor.iter_predict([picture, tmp_path / "absent.png"])
     assert len(next(found)) == 1
     with pytest.raises(ImageError, match="absent"):
         next(found)
+
+
+def test_what_cannot_be_read_is_told_in_order_and_left_out(predictor, picture, tmp_path, red_cell):
+    (tmp_path / "text.png").write_text("no picture")
+    sources = [tmp_path / "no-folder", picture, tmp_path / "text.png", b"", red_cell, f"{tmp_path}/*.gif"]
+    told = []
+    found = list(predictor.iter_predict(sources, on_error=lambda source, error: told.append((source, str(error)))))
+    assert [d.source for d in found] == [str(picture), ""]
+    assert [source for source, _ in told] == [sources[0], sources[2], sources[3], sources[5]]
+    assert all(str(source) in message for source, message in told[:2])
+
+
+def test_many_pictures_are_taken_from_a_generator_and_not_kept(predictor, red_cell):
+    alive = []
+
+    def pictures():
+        for _ in range(60):
+            pixels = red_cell.copy()
+            alive.append(weakref.ref(pixels))
+            yield pixels
+
+    found = predictor.iter_predict(pictures(), keep_image=False)
+    for _ in range(60):
+        assert len(next(found)) == 1
+        assert sum(ref() is not None for ref in list(alive)) <= 2 * AHEAD * (os.cpu_count() or 1) + 2
+    assert next(found, None) is None
+
+
+def test_pictures_on_threads_give_what_one_after_the_other_gives(tiny_model, picture, red_cell):
+    one, three = (Predictor(OnnxBackend(tiny_model, threads=1), threads=n) for n in (1, 3))
+    sources = [picture, np.roll(red_cell, 8, axis=1), np.roll(red_cell, 16, axis=0), picture.read_bytes()] * 5
+    for a, b in zip(one.predict(sources), three.predict(sources), strict=True):
+        np.testing.assert_array_equal(a.boxes, b.boxes)
+        np.testing.assert_array_equal(a.scores, b.scores)
+        assert a.source == b.source
+
+
+@pytest.mark.parametrize("kind", ["array", "file"])
+def test_tiles_find_what_is_too_small_in_the_whole_picture(predictor, red_cell, tmp_path, kind):
+    large = np.zeros((112, 112, 3), np.uint8)
+    large[48:, 48:] = red_cell  # where the last of 2 x 2 tiles lies
+    source = large
+    if kind == "file":
+        source = tmp_path / "large.png"
+        Image.fromarray(large).save(source)
+    assert len(predictor.predict(source)) == 0
+    found = predictor.predict(source, tiles=64)
+    np.testing.assert_allclose(found.boxes, np.array(RED_BOX) + 48, atol=1e-3)
+    assert found.image_size == (112, 112)
+    assert [len(d) for d in predictor.predict([source, red_cell], tiles=64)] == [1, 1]
+
+
+def test_a_picture_that_is_one_tile_is_looked_at_once(predictor, red_cell, monkeypatch):
+    sizes = []
+    detect = Predictor.detect
+    monkeypatch.setattr(
+        Predictor, "detect", lambda *args: (sizes.append(args[1][0].letterbox.image_size), detect(*args))[1]
+    )
+    np.testing.assert_allclose(predictor.predict(red_cell, tiles=640).boxes, RED_BOX, atol=1e-3)
+    assert sizes == [(64, 64)]
+
+
+def test_tiles_that_are_too_small_are_an_error(predictor, red_cell):
+    with pytest.raises(SettingsError, match="tiles is 8; it is the side of a tile in pixels and must be at least 32"):
+        predictor.predict(red_cell, tiles=8)
 
 
 def test_a_picture_with_a_path_is_drawn_at_full_size_without_being_kept(predictor, picture, tmp_path):

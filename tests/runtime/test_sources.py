@@ -21,6 +21,13 @@ def test_a_folder_gives_its_own_pictures_in_natural_order(folder):
     assert names(folder) == ["img1.png", "img2.JPG", "img10.jpg"]
 
 
+def test_numbers_in_names_count_as_numbers_wherever_they_stand(tmp_path):
+    wanted = ["2024-9 x1.jpg", "2024-9 x12.jpg", "2024-10 x1.jpg", "a.jpg", "B3.jpg", "b20.jpg", "b003000.jpg"]
+    for name in reversed(wanted):
+        (tmp_path / name).touch()
+    assert names(tmp_path) == names(f"{tmp_path}/*") == wanted
+
+
 def test_a_pattern_gives_the_pictures_that_match(folder):
     assert names(f"{folder}/img1*") == ["img1.png", "img10.jpg"]
     assert sorted(names(f"{folder}/**/*.jpg")) == ["img10.jpg", "img3.jpg"]

@@ -1,13 +1,15 @@
 # ruff: noqa: D417 - AsJson has its help text with it
 """Find objects in pictures."""
 
+import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pocketdet.cli.app import BAD_INPUT, GOOD, AsJson, app, examples, print_json
+from pocketdet.cli.app import BAD_INPUT, GOOD, AsJson, app, examples
 from pocketdet.errors import ImageError, SettingsError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
         "pocketdet predict photo.jpg",
         'pocketdet predict photos/ "more/*.png" --output drawings',
         "pocketdet predict photo.jpg --model runs/train --json",
+        "pocketdet predict field-from-above.jpg --tiles 640",
     )
 )
 def predict(
@@ -29,11 +32,15 @@ def predict(
     score_threshold: float = 0.3,
     iou_threshold: float = 0.5,
     nms: Literal["iou", "diou"] = "iou",
+    tiles: int | None = None,
     output: Path | None = None,
     threads: int | None = None,
     as_json: AsJson = False,
 ) -> int:
     """Find objects in pictures and print them, best first.
+
+    Pictures are printed in order, as they are done. One that cannot be read is named, and the others go on; the exit
+    code is 2 then.
 
     Args:
         source: Pictures, folders of pictures, or patterns such as "photos/*.jpg".
@@ -41,87 +48,112 @@ def predict(
         score_threshold: Show only detections with a score above this, 0 to 1.
         iou_threshold: Boxes of one class that overlap more than this are one object, 0 to 1.
         nms: Measure that overlap by IoU, or by DIoU, which keeps more of the boxes whose centres are apart.
+        tiles: Look at large pictures also in overlapping square tiles of this side, in pixels: for small objects.
         output: Write the pictures with their boxes drawn in into this folder.
-        threads: Threads of the network; by default as many as the machine has cores.
+        threads: Threads of the network, or pictures at once; by default as many as the machine has cores.
     """
     from pocketdet.loading import load
 
     predictor = load(model, threads, nms)
     failures: list[dict[str, str]] = []
-    pictures = list(_expand(source, failures))
-    targets = _drawing_paths(pictures, output) if output else {}
-    found: list[Detections] = []
-    for picture in pictures:
-        with _noting_failure(picture, failures):
-            detections = predictor.predict(picture, score_threshold, iou_threshold)
-            if picture in targets:
-                detections.save(targets[picture])
-            found.append(detections)
-            if not as_json:
-                print_detections(detections, score_threshold)
-    if as_json:
-        print_json({"pictures": [detections.to_dict() for detections in found], "errors": failures})
-    elif targets:
+
+    def note(picture: object, error: ImageError) -> None:
+        print(f"error: {error}", file=sys.stderr)
+        failures.append({"source": str(picture), "message": str(error)})
+
+    targets = None if output is None else _Targets(output)
+    pictures = _once(source, note)
+    tables = nullcontext(partial(print_detections, score_threshold=score_threshold))
+    with _json_document(failures) if as_json else tables as show:
+        for detections in predictor.iter_predict(pictures, score_threshold, iou_threshold, tiles=tiles, on_error=note):
+            try:
+                if targets is not None:
+                    detections.save(targets.choose(Path(detections.source)))
+            except ImageError as error:
+                note(detections.source, error)
+            else:
+                show(detections)
+    if output is not None and not as_json:
         print(f"drawings are in {output}")
     return BAD_INPUT if failures else GOOD
 
 
-def _expand(sources: Sequence[str], failures: list[dict[str, str]]) -> Iterator[Path]:
-    """The pictures that the sources name, each once; a source that names none is a failure."""
-    from pocketdet.runtime.sources import list_pictures
+def _once(sources: Sequence[str], note: Callable[[object, ImageError], None]) -> Iterator[Path]:
+    """The pictures that the sources name, each once; a source that names none is noted."""
+    from pocketdet.runtime.sources import iter_pictures
 
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for source in sources:
-        with _noting_failure(source, failures):
-            for picture in list_pictures(source):
-                if picture not in seen:
-                    seen.add(picture)
+        try:
+            for picture in iter_pictures(source):
+                if str(picture) not in seen:
                     yield picture
+                if len(sources) > 1:  # a single source names nothing twice
+                    seen.add(str(picture))
+        except ImageError as error:
+            note(source, error)
+
+
+class _Targets:
+    """Names a file in a folder for each picture; pictures of one name from several folders get numbers."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._taken: set[str] = set()
+
+    def choose(self, picture: Path) -> Path:
+        """The file for the next picture.
+
+        Raises:
+            SettingsError: The picture itself would be overwritten.
+        """
+        if picture.parent.resolve() == self._folder.resolve():
+            raise SettingsError(
+                f"--output {self._folder} is the folder of {picture}, which would be overwritten; choose another"
+            )
+        name, number = picture.name, 2
+        while name in self._taken:
+            name, number = f"{picture.stem}-{number}{picture.suffix}", number + 1
+        self._taken.add(name)
+        return self._folder / name
 
 
 @contextmanager
-def _noting_failure(source: str | Path, failures: list[dict[str, str]]) -> Iterator[None]:
-    """One bad picture is reported and does not stop the others."""
+def _json_document(failures: list[dict[str, str]]) -> "Iterator[Callable[[Detections], None]]":
+    """Print one document, a picture a line, as the pictures come: nothing is kept but the failures.
+
+    After Ctrl-C the document is complete, too.
+    """
+    before = '{"pictures": [\n'
+
+    def add(detections: "Detections") -> None:
+        nonlocal before
+        print(before + detections.to_json(), end="", flush=True)
+        before = ",\n"
+
+    def close() -> None:
+        start = before if before.startswith("{") else "\n"
+        print(f'{start}], "errors": {json.dumps(failures)}}}')
+
     try:
-        yield
-    except ImageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        failures.append({"source": str(source), "message": str(error)})
-
-
-def _drawing_paths(pictures: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """A file in the folder for each picture; pictures of one name from several folders get numbers."""
-    targets: dict[Path, Path] = {}
-    taken: set[Path] = set()
-    for picture in pictures:
-        if picture.parent.resolve() == folder.resolve():
-            raise SettingsError(
-                f"--output {folder} is the folder of {picture}, which would be overwritten; choose another"
-            )
-        target, number = folder / picture.name, 2
-        while target in taken:
-            target, number = folder / f"{picture.stem}-{number}{picture.suffix}", number + 1
-        taken.add(target)
-        targets[picture] = target
-    return targets
+        yield add
+    except KeyboardInterrupt:
+        close()
+        raise
+    close()
 
 
 def print_detections(detections: "Detections", score_threshold: float) -> None:
     """A table of one picture, or a line if there is nothing on it."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
     height, width = detections.image_size
     title = f"{detections.source} ({width} x {height})"
     if not len(detections):
-        console.print(Text(f"{title}: nothing with a score above {score_threshold:.0%}"), soft_wrap=True)
+        print(f"{title}: nothing with a score above {score_threshold:.0%}")
         return
-    console.print(Text(title, style="bold"), soft_wrap=True)
-    table = Table("class", "score", "left", "top", "right", "bottom")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    rows: list[tuple[str, ...]] = [("class", "score", "left", "top", "right", "bottom")]
     for name, score, box in zip(detections.class_names, detections.scores, detections.boxes, strict=True):
-        table.add_row(Text(name), f"{score:.0%}", *(f"{value:.0f}" for value in box))
-    console.print(table)
+        rows.append((name, f"{score:.0%}", *(f"{value:.0f}" for value in box)))
+    name_width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    print(title)
+    for name, *cells in rows:
+        print(f"  {name:{name_width}}" + "".join(f"  {cell:>{n}}" for cell, n in zip(cells, widths, strict=True)))

@@ -1,7 +1,7 @@
 """From pictures to detections, whatever runs the network."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -15,9 +15,11 @@ from pocketdet.core.images import read_image, read_picture
 from pocketdet.core.letterbox import Letterbox
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.records import Record
-from pocketdet.errors import SettingsError
+from pocketdet.errors import ImageError, SettingsError
 from pocketdet.runtime.backends import Backend
-from pocketdet.runtime.sources import is_single_picture, list_pictures
+from pocketdet.runtime.sources import is_single_picture, iter_pictures
+from pocketdet.runtime.stream import map_in_order
+from pocketdet.runtime.tiles import Tile, merge_tiles, place_tiles
 
 Pixels = NDArray[np.uint8]
 Source = str | Path | bytes | Pixels
@@ -25,6 +27,7 @@ Source = str | Path | bytes | Pixels
 SCORE_THRESHOLD = 0.3
 IOU_THRESHOLD = 0.5  # on pictures held out of a training: AP50 1.5 points above 0.6's, AP equal
 EVALUATION_SCORE_THRESHOLD = 0.001  # average precision looks at the whole curve, so nearly everything has to be kept
+SMALLEST_TILE = 32  # pixels
 
 
 class Prepared(NamedTuple):
@@ -40,16 +43,19 @@ class Predictor:
     Args:
         backend: Runs the network.
         nms: "iou", or "diou" to keep boxes that overlap much with distant centres.
+        threads: Pictures of several, and tiles of one, that are worked on at once; by default as many as the machine
+            has cores.
 
     Raises:
         SettingsError: There is no such ``nms``.
     """
 
-    def __init__(self, backend: Backend, nms: Nms = "iou") -> None:
+    def __init__(self, backend: Backend, nms: Nms = "iou", threads: int | None = None) -> None:
         if nms not in NMS_OVERLAPS:
             raise SettingsError(f"nms is {nms!r}; it must be one of {', '.join(NMS_OVERLAPS)}")
         self._backend = backend
         self._nms = nms
+        self._threads = threads
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -68,6 +74,7 @@ class Predictor:
         score_threshold: float = ...,
         iou_threshold: float = ...,
         keep_image: bool = ...,
+        tiles: int | None = ...,
     ) -> Detections: ...
     @overload
     def predict(
@@ -76,6 +83,7 @@ class Predictor:
         score_threshold: float = ...,
         iou_threshold: float = ...,
         keep_image: bool = ...,
+        tiles: int | None = ...,
     ) -> list[Detections]: ...
     @overload
     def predict(
@@ -84,6 +92,7 @@ class Predictor:
         score_threshold: float = ...,
         iou_threshold: float = ...,
         keep_image: bool = ...,
+        tiles: int | None = ...,
     ) -> Any: ...
     def predict(
         self,
@@ -91,6 +100,7 @@ class Predictor:
         score_threshold: float = SCORE_THRESHOLD,
         iou_threshold: float = IOU_THRESHOLD,
         keep_image: bool = True,
+        tiles: int | None = None,
     ) -> Any:
         """Find objects.
 
@@ -100,17 +110,19 @@ class Predictor:
             score_threshold: Only detections with a score above this, 0 to 1.
             iou_threshold: Boxes of one class that overlap more than this are one object, 0 to 1.
             keep_image: Keep the pixels of arrays and bytes for drawing; pictures with a path are read again for that.
+            tiles: Look at large pictures also in overlapping square tiles of this side, in pixels: for objects that
+                are too small where the whole picture is made as small as the network's input.
 
         Returns:
             ``Detections`` for one picture, a list of them for several.
 
         Raises:
             ImageError: A picture is missing or unreadable, or a folder has none.
-            SettingsError: A threshold is not in 0 to 1.
+            SettingsError: A threshold is not in 0 to 1, or the tiles are too small.
         """
         if isinstance(source, bytes | np.ndarray) or (isinstance(source, str | Path) and is_single_picture(source)):
-            return self._predict_one(source, score_threshold, iou_threshold, keep_image)
-        return list(self.iter_predict(source, score_threshold, iou_threshold, keep_image))
+            return self._predict_one(source, _Wish(score_threshold, iou_threshold, keep_image, tiles))
+        return list(self.iter_predict(source, score_threshold, iou_threshold, keep_image, tiles))
 
     def iter_predict(
         self,
@@ -118,17 +130,46 @@ class Predictor:
         score_threshold: float = SCORE_THRESHOLD,
         iou_threshold: float = IOU_THRESHOLD,
         keep_image: bool = True,
+        tiles: int | None = None,
+        on_error: Callable[[Source, ImageError], None] | None = None,
     ) -> Iterator[Detections]:
-        """As ``predict`` on several pictures, one after the other as they are asked for: for large folders."""
-        listed = [sources] if isinstance(sources, str | Path | bytes | np.ndarray) else sources
-        for source in listed:
-            pictures = list_pictures(source) if isinstance(source, str | Path) else (source,)
-            for picture in pictures:
-                yield self._predict_one(picture, score_threshold, iou_threshold, keep_image)
+        """As ``predict`` on several pictures, in order, as they are asked for: for folders of any size.
+
+        Threads work on a few pictures ahead; what was given out is not kept.
+
+        Args:
+            sources: As for ``predict``, or what gives any number of them.
+            score_threshold: As for ``predict``.
+            iou_threshold: As for ``predict``.
+            keep_image: As for ``predict``.
+            tiles: As for ``predict``.
+            on_error: Told of each picture or folder that cannot be read, which is then left out; without it the error
+                is raised in its turn.
+        """
+        wish = _Wish(score_threshold, iou_threshold, keep_image, tiles)
+        wish.check()
+
+        def look(picture: tuple[Source, ImageError | None]) -> Detections:
+            source, error = picture
+            if error is not None:
+                raise error
+            return self._predict_one(source, wish)
+
+        # The tiles of one picture already keep all threads busy.
+        threads = self._threads if tiles is None else 1
+        for (source, _), result in map_in_order(look, _each_picture(sources), threads):
+            try:
+                found = result()
+            except ImageError as error:
+                if on_error is None:
+                    raise
+                on_error(source, error)
+            else:
+                yield found
 
     def predict_record(self, record: Record) -> Detections:
         """Of a labelled picture, with the score threshold that average precision asks for."""
-        return self._predict_one(record.path, EVALUATION_SCORE_THRESHOLD, IOU_THRESHOLD, keep_image=False)
+        return self._predict_one(record.path, _Wish(EVALUATION_SCORE_THRESHOLD, IOU_THRESHOLD, False, None))
 
     def predict_pixels(
         self, pixels: Pixels, full_size: tuple[int, int], score_threshold: float, iou_threshold: float
@@ -144,9 +185,7 @@ class Predictor:
         Raises:
             SettingsError: A threshold is not in 0 to 1.
         """
-        letterbox = Letterbox(full_size, self.metadata.input_size)
-        prepared = Prepared(letterbox.apply(pixels, self.metadata.padding_colour), letterbox)
-        return self.detect([prepared], [(score_threshold, iou_threshold)])[0]
+        return self.detect([self._letterboxed(pixels, full_size)], [(score_threshold, iou_threshold)])[0]
 
     def prepare(self, source: Source) -> Prepared:
         """Read and letterbox one picture, which needs no network and may run in another thread.
@@ -160,8 +199,7 @@ class Predictor:
         else:
             # A JPEG need not be decoded larger than it will lie in the network's input.
             picture, size = read_picture(source, lambda full: Letterbox(full, self.metadata.input_size).resized)
-        letterbox = Letterbox(size, self.metadata.input_size)
-        return Prepared(letterbox.apply(picture, self.metadata.padding_colour), letterbox)
+        return self._letterboxed(picture, size)
 
     def detect(self, batch: Sequence[Prepared], thresholds: Sequence[tuple[float, float]]) -> list[Detections]:
         """Run the network once over several pictures.
@@ -173,10 +211,8 @@ class Predictor:
         Raises:
             SettingsError: A threshold is not in 0 to 1.
         """
-        for pair in thresholds:
-            for name, value in zip(("score_threshold", "iou_threshold"), pair, strict=True):
-                if not 0 <= value <= 1:
-                    raise SettingsError(f"{name} is {value}; it must be between 0 and 1")
+        for score_threshold, iou_threshold in thresholds:
+            _check_thresholds(score_threshold, iou_threshold)
         images = batch[0].image[None] if len(batch) == 1 else np.stack([prepared.image for prepared in batch])
         levels = self._backend.run(images)
         found: list[Detections] = []
@@ -186,13 +222,71 @@ class Predictor:
             found.append(Detections(boxes, decoded.scores, decoded.class_ids, self.class_names, letterbox.image_size))
         return found
 
-    def _predict_one(
-        self, source: Source, score_threshold: float, iou_threshold: float, keep_image: bool
-    ) -> Detections:
-        if isinstance(source, str | Path):
-            return dataclasses.replace(
-                self.detect([self.prepare(source)], [(score_threshold, iou_threshold)])[0], source=str(source)
+    def _predict_one(self, source: Source, wish: "_Wish") -> Detections:
+        wish.check()
+        has_path = isinstance(source, str | Path)
+        pixels = read_image(source).pixels if wish.keep_image and not has_path else None
+        image = source if pixels is None else pixels
+        if wish.tiles is None:
+            found = self.detect([self.prepare(image)], [(wish.score_threshold, wish.iou_threshold)])[0]
+        else:
+            found = self._detect_in_tiles(image, wish.tiles, wish)
+        return dataclasses.replace(found, source=str(source) if has_path else "", image=pixels)
+
+    def _detect_in_tiles(self, source: Source, side: int, wish: "_Wish") -> Detections:
+        """In tiles and, for objects larger than these, in the whole picture."""
+        picture: Pixels | Image.Image
+        picture, size = read_image(source) if isinstance(source, np.ndarray) else read_picture(source)
+        whole = Tile(0, 0, size[1], size[0])
+
+        def look(tile: Tile) -> Detections:
+            if tile == whole:
+                part = picture
+            elif isinstance(picture, np.ndarray):
+                part = picture[tile.top : tile.bottom, tile.left : tile.right]
+            else:
+                part = picture.crop(tile)
+            return self.detect([self._letterboxed(part, tile.size)], [(wish.score_threshold, wish.iou_threshold)])[0]
+
+        tiles = dict.fromkeys((*place_tiles(size, side), whole))  # once, where the whole picture is the only tile
+        parts = [(tile, result()) for tile, result in map_in_order(look, tiles, self._threads)]
+        return merge_tiles(parts, whole, wish.iou_threshold, self._nms)
+
+    def _letterboxed(self, picture: Pixels | Image.Image, size: tuple[int, int]) -> Prepared:
+        letterbox = Letterbox(size, self.metadata.input_size)
+        return Prepared(letterbox.apply(picture, self.metadata.padding_colour), letterbox)
+
+
+class _Wish(NamedTuple):
+    """What ``predict`` is asked for, besides the picture."""
+
+    score_threshold: float
+    iou_threshold: float
+    keep_image: bool
+    tiles: int | None
+
+    def check(self) -> None:
+        _check_thresholds(self.score_threshold, self.iou_threshold)
+        if self.tiles is not None and self.tiles < SMALLEST_TILE:
+            raise SettingsError(
+                f"tiles is {self.tiles}; it is the side of a tile in pixels and must be at least {SMALLEST_TILE}"
             )
-        pixels = read_image(source).pixels if keep_image else None
-        prepared = self.prepare(source if pixels is None else pixels)
-        return dataclasses.replace(self.detect([prepared], [(score_threshold, iou_threshold)])[0], image=pixels)
+
+
+def _check_thresholds(score_threshold: float, iou_threshold: float) -> None:
+    for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
+        if not 0 <= value <= 1:
+            raise SettingsError(f"{name} is {value}; it must be between 0 and 1")
+
+
+def _each_picture(sources: Source | Iterable[Source]) -> Iterator[tuple[Source, ImageError | None]]:
+    """Every picture; in the place of a source that names none, that source and why."""
+    for source in [sources] if isinstance(sources, str | Path | bytes | np.ndarray) else sources:
+        if not isinstance(source, str | Path):
+            yield source, None
+            continue
+        try:
+            for path in iter_pictures(source):
+                yield path, None
+        except ImageError as error:
+            yield source, error

@@ -1,12 +1,15 @@
 """From what a person names to pictures: a path, a folder, a pattern or several of them."""
 
 import glob
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 from pocketdet.core.images import IMAGE_SUFFIXES
 from pocketdet.errors import ImageError
+
+_DIGITS = 20  # of the longest number in a file name that is compared as a number
 
 
 def is_single_picture(source: str | Path) -> bool:
@@ -24,27 +27,39 @@ def list_pictures(source: str | Path) -> list[Path]:
     Raises:
         ImageError: Nothing is there, or no picture.
     """
+    return list(iter_pictures(source))
+
+
+def iter_pictures(source: str | Path) -> Iterator[Path]:
+    """As ``list_pictures``, with the names alone in memory: of 100,000 pictures about 10 MB.
+
+    Raises:
+        ImageError: Nothing is there, or no picture.
+    """
     path = Path(source)
     if path.is_file():
-        return [path]
+        yield path
+        return
     if path.is_dir():
-        found = _pictures_among(path.iterdir())
-        what = "the folder has no pictures"
+        folder, what = path, "the folder has no pictures"
+        with os.scandir(path) as entries:
+            names = [entry.name for entry in entries if _is_picture(entry.name) and entry.is_file()]
     elif glob.has_magic(str(source)):
-        found = _pictures_among(Path(name) for name in glob.glob(str(source), recursive=True))
-        what = "the pattern matches no pictures"
+        folder, what = Path(), "the pattern matches no pictures"
+        names = [name for name in glob.iglob(str(source), recursive=True) if _is_picture(name) and Path(name).is_file()]
     else:
         raise ImageError(f"{source}: no such file or folder")
-    if not found:
+    if not names:
         raise ImageError(f"{source}: {what}; known suffixes are {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return found
+    names.sort(key=_natural_key)
+    for name in names:
+        yield folder / name
 
 
-def _pictures_among(paths: Iterable[Path]) -> list[Path]:
-    pictures = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    return sorted(pictures, key=_natural_key)
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def _natural_key(path: Path) -> list[str | int]:
-    """Texts and numbers by turns, so that numbers compare as numbers."""
-    return [int(part) if n % 2 else part.lower() for n, part in enumerate(re.split(r"(\d+)", str(path)))]
+def _natural_key(name: str) -> str:
+    """Numbers filled up with zeros, so that they compare as numbers."""
+    return re.sub(r"\d+", lambda number: number[0].zfill(_DIGITS), name.lower())

@@ -19,7 +19,7 @@ class Backend(Protocol):
         """The facts that came with the network."""
 
     def run(self, images: NDArray[np.uint8]) -> list[LevelLogits]:
-        """Raw head outputs.
+        """Raw head outputs. May be called by several threads at once.
 
         Args:
             images: ``(B, H, W, 3)`` letterboxed RGB, of the metadata's input size.
