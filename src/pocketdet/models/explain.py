@@ -66,11 +66,13 @@ class Explanation:
     Args:
         title: What was explained.
         rows: In the order of the network's parts.
+        size: (height, width) of the input.
         health: Of the depthwise layers, where a network with its weights was explained and not a name.
     """
 
     title: str
     rows: tuple[Row, ...]
+    size: tuple[int, int]
     health: tuple[KernelHealth, ...] = ()
 
     def totals(self) -> dict[str, int]:
@@ -153,7 +155,7 @@ def explain(
     measured = _measure(network, size)
     rows = tuple(_row(name, block, measured) for name, block in _blocks(network))
     health = () if isinstance(model, str) else tuple(kernel_health(network, constant))
-    return Explanation(f"{title}, {size[0]} x {size[1]} pixels", rows, health)
+    return Explanation(f"{title}, {size[0]} x {size[1]} pixels", rows, size, health)
 
 
 def count_multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:

@@ -36,7 +36,7 @@ def require_matplotlib() -> None:
 
 def training_chart(rows: Sequence[Mapping[str, float]]) -> str:
     """Losses, AP and learning rate over the epochs of ``results.csv``."""
-    figure, (losses, ap, rate) = _start(3, height=3.6)
+    figure, (losses, ap, rate) = start_figure(3, height=3.6)
     for number, name in enumerate(name for name in rows[0] if name.endswith("loss")):
         _plot_rows(losses, rows, name, number)
     for number, name in enumerate(("AP", "AP50")):
@@ -48,17 +48,17 @@ def training_chart(rows: Sequence[Mapping[str, float]]) -> str:
         axes.set_ylim(bottom=0)
     for axes in (losses, ap):
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-    return _finish(figure, "training")
+    return finish_figure(figure, "training")
 
 
 def kernel_chart(rows: Sequence[Mapping[str, float]]) -> str:
     """Dead kernels over the epochs of ``results.csv``."""
-    figure, (axes,) = _start(1, height=2.4)
+    figure, (axes,) = start_figure(1, height=2.4)
     _plot_rows(axes, rows, "dead_kernels", 0)
     axes.set_title("dead depthwise kernels")
     axes.set_xlabel("epoch")
     axes.set_ylim(bottom=0)
-    return _finish(figure, "kernels")
+    return finish_figure(figure, "kernels")
 
 
 def class_chart(results: Sequence[ClassResult]) -> str:
@@ -67,26 +67,26 @@ def class_chart(results: Sequence[ClassResult]) -> str:
     if len(known) > BARS:
         known = sorted(known, key=lambda row: row[1])[:BARS]
     names, ap50, ap = zip(*known, strict=True)
-    figure, (axes,) = _start(1, height=0.9 + 0.3 * len(known))
+    figure, (axes,) = start_figure(1, height=0.9 + 0.3 * len(known))
     place = np.arange(len(known))
-    axes.barh(place - 0.2, ap50, 0.36, color=_colour(1), label="AP50")
-    axes.barh(place + 0.2, ap, 0.36, color=_colour(6), label="AP (IoU 0.50 to 0.95)")
+    axes.barh(place - 0.2, ap50, 0.36, color=series_colour(1), label="AP50")
+    axes.barh(place + 0.2, ap, 0.36, color=series_colour(6), label="AP (IoU 0.50 to 0.95)")
     axes.set_yticks(place, names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.grid(axis="y", visible=False)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return _finish(figure, "classes")
+    return finish_figure(figure, "classes")
 
 
 def tradeoff_chart(tradeoffs: Tradeoffs, class_names: Sequence[str]) -> str:
     """Precision over recall, and F1 over the score threshold; a dot marks the best threshold of the mean."""
-    figure, (precision, f1) = _start(2)
+    figure, (precision, f1) = start_figure(2)
     is_named = len(class_names) <= NAMED_CLASSES
     for class_id, (name, part) in enumerate(zip(class_names, tradeoffs.per_class, strict=True)):
         if part is None:
             continue
-        colour, label, width = (_colour(class_id), name, 1.2) if is_named else (INK, None, 0.3)
+        colour, label, width = (series_colour(class_id), name, 1.2) if is_named else (INK, None, 0.3)
         precision.plot(RECALLS, part.falling_precision, color=colour, linewidth=width, label=label)
         f1.plot(THRESHOLDS, part.f1, color=colour, linewidth=width, label=label)
     mean, best = tradeoffs.mean, tradeoffs.mean.best
@@ -100,7 +100,7 @@ def tradeoff_chart(tradeoffs: Tradeoffs, class_names: Sequence[str]) -> str:
     ):
         axes.set(title=title, xlabel=across, ylabel=up, xlim=(0, 1), ylim=(0, 1.02))
     f1.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return _finish(figure, "tradeoffs")
+    return finish_figure(figure, "tradeoffs")
 
 
 def box_size_chart(sizes: Mapping[str, NDArray[np.float64]], anchors: Sequence[float]) -> str:
@@ -110,11 +110,11 @@ def box_size_chart(sizes: Mapping[str, NDArray[np.float64]], anchors: Sequence[f
         sizes: Of every split, in input pixels.
         anchors: The same of the detector's anchors.
     """
-    figure, (axes,) = _start(1)
+    figure, (axes,) = start_figure(1)
     edges = np.geomspace(2, 1024, 37)
     for number, (name, values) in enumerate(sizes.items()):
         shares = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / max(1, len(values))
-        axes.stairs(shares, edges, color=_colour(number), linewidth=1.8, label=f"{name} ({len(values)} boxes)")
+        axes.stairs(shares, edges, color=series_colour(number), linewidth=1.8, label=f"{name} ({len(values)} boxes)")
     for number, anchor in enumerate(anchors):
         axes.axvline(
             anchor, color=INK, linestyle=":", linewidth=0.8, label=None if number else "the detector's anchors"
@@ -125,22 +125,22 @@ def box_size_chart(sizes: Mapping[str, NDArray[np.float64]], anchors: Sequence[f
     axes.set_xticks([], minor=True)
     axes.set(title="box sizes", xlabel="square root of the area, input pixels", ylabel="share of the split's boxes")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return _finish(figure, "boxes")
+    return finish_figure(figure, "boxes")
 
 
 def _plot_rows(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str, number: int) -> None:
     known = [row for row in rows if name in row]
     epochs, values = ([row[key] for row in known] for key in ("epoch", name))
-    axes.plot(epochs, values, color=_colour(number), marker=".", label=name.replace("_", " "))
+    axes.plot(epochs, values, color=series_colour(number), marker=".", label=name.replace("_", " "))
 
 
-def _colour(number: int) -> tuple[float, float, float]:
+def series_colour(number: int) -> tuple[float, float, float]:
     """A class's colour, a little darker, to be seen on white."""
     red, green, blue = (0.9 * value / 255 for value in class_colour(number))
     return red, green, blue
 
 
-def _start(columns: int, height: float = 3.2) -> tuple["Figure", Sequence["Axes"]]:
+def start_figure(columns: int, height: float = 3.2) -> tuple["Figure", Sequence["Axes"]]:
     """A figure of the page's width with axes side by side."""
     from matplotlib.figure import Figure  # slow to import, and an extra
 
@@ -156,7 +156,7 @@ def _start(columns: int, height: float = 3.2) -> tuple["Figure", Sequence["Axes"
     return figure, list(grid)
 
 
-def _finish(figure: "Figure", name: str) -> str:
+def finish_figure(figure: "Figure", name: str) -> str:
     """The figure as an ``<svg>`` element.
 
     Args:

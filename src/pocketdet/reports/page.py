@@ -23,7 +23,7 @@ dd { margin: 0; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: right; font-weight: normal; }
-th:first-child, table.facts td { text-align: left; overflow-wrap: anywhere; }
+th:first-child, table.facts td { text-align: left; overflow-wrap: anywhere; min-width: 9rem; }
 thead th { color: var(--dim); vertical-align: bottom; }
 tr.sum th, tr.sum td { font-weight: 600; }
 table.heat td { min-width: 2rem; background: rgba(var(--heat), var(--share, 0)); }
@@ -46,13 +46,14 @@ class Section(NamedTuple):
     body: str  # HTML
 
 
-def page(title: str, figures: Iterable[tuple[str, str]], sections: Sequence[Section]) -> str:
+def page(title: str, figures: Iterable[tuple[str, str]], sections: Sequence[Section], language: str = "en") -> str:
     """A whole document.
 
     Args:
         title: Plain text.
         figures: Names and values that stand large at the top, as plain text.
         sections: In order.
+        language: Of all texts, as HTML names it.
     """
     top = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in figures)
     links = "".join(f'<a href="#part{n}">{escape(section.title)}</a> ' for n, section in enumerate(sections))
@@ -62,7 +63,7 @@ def page(title: str, figures: Iterable[tuple[str, str]], sections: Sequence[Sect
         for n, section in enumerate(sections)
     )
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<!DOCTYPE html>\n<html lang="{escape(language)}">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         f"<h1>{escape(title)}</h1>\n<dl>{top}</dl>\n<nav>{links}</nav>\n{parts}</body>\n</html>\n"
@@ -112,7 +113,8 @@ def pictures(title: str, examples: Sequence[Example]) -> str:
         f"<figcaption>{escape(example.caption)}</figcaption></figure>"
         for example in examples
     )
-    return f'<h3>{escape(title)}</h3><div class="pictures">{shown or "<p>none</p>"}</div>'
+    heading = f"<h3>{escape(title)}</h3>" if title else ""
+    return f'{heading}<div class="pictures">{shown or "<p>none</p>"}</div>'
 
 
 def large_picture(jpeg: bytes) -> str:
