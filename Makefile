@@ -8,17 +8,22 @@ CHECKED = src tests benchmarks recipes
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test format clean python-version
+.PHONY: help demo docs test format clean python-version
 
 help:
 	@echo "make demo     find animals in a bundled picture (base install, no torch)"
 	@echo "make test     format, lint, types, layers and tests (installs the dev extra)"
+	@echo "make docs     build the documents as a site, into build/site"
 	@echo "make format   format the code and mend what the linter can mend"
 	@echo "make clean    remove the environments and caches"
 	@echo "PYTHON=...    the Python to use, 3.11 or newer (now: $(PYTHON))"
 
 demo: .venv-demo/.installed
 	@.venv-demo/bin/pocketdet demo
+
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
+	@echo "the site is build/site/index.html"
 
 test: .venv/.installed .venv-oracle/.installed
 	.venv/bin/ruff format --check $(CHECKED)
