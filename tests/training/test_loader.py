@@ -1,5 +1,7 @@
 import dataclasses
+import os
 import pickle
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -108,3 +110,22 @@ def test_a_worker_that_is_started_anew_maps_the_same_file(drawn_voc: Path) -> No
     folder = cache._folder
     del cache
     assert not folder.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files can be locked for others on POSIX alone")
+def test_the_cache_of_a_killed_run_is_removed_and_that_of_a_living_one_is_not(
+    drawn_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(pictures, "SECONDS_TO_LOCK", -1)
+    records = load_dataset(drawn_voc).records
+    living = pictures.PictureCache(records, 64)
+    killed = tmp_path / "pocketdet-killed"
+    killed.mkdir()
+    (killed / pictures.LOCK).touch()
+    (tmp_path / "pocketdet-other").mkdir()
+    second = pictures.PictureCache(records, 64)
+    assert not killed.exists()
+    assert (tmp_path / "pocketdet-other").exists()
+    np.testing.assert_array_equal(living[0].image, second[0].image)
+    assert len(list(tmp_path.iterdir())) == 3

@@ -1,7 +1,10 @@
 """Decoded training pictures, kept for the next epoch, one copy for all workers."""
 
+import contextlib
+import os
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +19,8 @@ from pocketdet.datasets.records import Record
 
 CACHE_BYTES = 3 * 2**30  # decoded pictures kept, for each training process and all its workers together
 DISK_SHARE = 0.5  # of what is free in the temporary folder, at most; writing to a mapped file on a full disk kills
+SECONDS_TO_LOCK = 60  # a new folder is locked by then
+PREFIX, LOCK = "pocketdet-", "in-use"  # of the cache's folder; a file in it that stays locked while a run lives
 CACHED_SIDE = 1.25  # long side of a kept picture, in input sizes
 
 
@@ -55,6 +60,39 @@ def as_sample(record: Record, pixels: NDArray[np.uint8], factors: NDArray[np.flo
     return Sample(pixels, record.boxes * np.tile(factors, 2), record.class_ids)
 
 
+def remove_abandoned_caches() -> None:
+    """Remove what killed runs left in the temporary folder: caches whose lock nobody holds (on POSIX)."""
+    if os.name != "posix":
+        return
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # somebody else's, or in use
+            if time.time() - folder.stat().st_mtime > SECONDS_TO_LOCK:
+                _remove(folder, _hold(folder / LOCK, os.O_RDWR))
+
+
+def _hold(path: Path, flags: int) -> int:
+    """Open a file and lock it until it is closed, or its process and the forks of it have ended.
+
+    Raises:
+        OSError: There is no such file, or another process holds it.
+    """
+    file = os.open(path, flags, 0o600)
+    if os.name == "posix":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            raise
+    return file
+
+
+def _remove(folder: Path, lock: int) -> None:
+    os.close(lock)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 class PictureCache:
     """Training pictures by number: decoded when first asked for, then read from a file that all workers map.
 
@@ -71,10 +109,12 @@ class PictureCache:
         self.records = records
         self.size = size
         slot = 3 * cached_side(size) ** 2
-        self._folder = Path(tempfile.mkdtemp(prefix="pocketdet-"))
+        remove_abandoned_caches()
+        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        lock = _hold(self._folder / LOCK, os.O_RDWR | os.O_CREAT)
         bound = min(CACHE_BYTES, int(DISK_SHARE * shutil.disk_usage(self._folder).free))
         self._slots = (min(len(records), bound // slot), slot)
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        weakref.finalize(self, _remove, self._folder, lock)
         self._map("w+")
 
     def __getitem__(self, number: int) -> Sample:
