@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import hypothesis
@@ -89,3 +90,44 @@ def red_cell() -> NDArray[np.uint8]:
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[24:32, 16:24, 0] = 255
     return pixels
+
+
+def write_video(
+    path: Path,
+    frames: list[NDArray[np.uint8]],
+    times: list[float] | None = None,
+    rotation: int = 0,
+    codec_options: dict[str, str] | None = None,
+) -> Path:
+    """H.264 without loss of more than the halved colours; times in seconds, by default 10 frames a second."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "0", "g": "10", **(codec_options or {})})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for n, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels)
+            frame.pts, frame.time_base = round(1000 * (times[n] if times else n / 10)), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def video_writer() -> Callable[..., Path]:
+    return write_video
+
+
+@pytest.fixture
+def walking_cell() -> list[NDArray[np.uint8]]:
+    """20 black pictures, 128 x 128: a red square of 16 pixels walks 16 pixels to the right every fourth picture."""
+    frames = []
+    for n in range(20):
+        pixels = np.zeros((128, 128, 3), np.uint8)
+        left = 16 * (n // 4)
+        pixels[48:64, left : left + 16, 0] = 255
+        frames.append(pixels)
+    return frames

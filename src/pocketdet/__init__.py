@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         ModelFileError,
         PocketdetError,
         SettingsError,
+        VideoError,
     )
     from pocketdet.loading import load
     from pocketdet.runtime.predictor import Predictor
@@ -30,6 +31,7 @@ __all__ = [
     "PocketdetError",
     "Predictor",
     "SettingsError",
+    "VideoError",
     "__version__",
     "load",
 ]

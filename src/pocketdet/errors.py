@@ -4,6 +4,7 @@ PocketdetError
 ├── DataError              a data set cannot be used
 │   └── AnnotationError    one label is wrong: file, line or key
 ├── ImageError             a picture is missing, cut or no picture
+├── VideoError             a video or stream cannot be read or written
 ├── ModelFileError         a model or checkpoint is missing, changed, cut or of a foreign kind
 ├── SettingsError          a setting is out of range or contradicts another
 ├── ExportError            an exported file failed its gate
@@ -34,6 +35,10 @@ class AnnotationError(DataError):
 
 class ImageError(PocketdetError):
     """A picture cannot be read."""
+
+
+class VideoError(PocketdetError):
+    """A video, camera or stream cannot be read, or a video not be written."""
 
 
 class ModelFileError(PocketdetError):

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from pocketdet.core.detections import Detections
-from pocketdet.core.drawing import PALETTE, _free_place, _Place, _readable_on, class_colour, draw, save_drawing
+from pocketdet.core.drawing import PALETTE, Place, _readable_on, class_colour, draw, free_place, save_drawing
 from pocketdet.errors import ImageError
 
 
@@ -55,7 +55,7 @@ def test_a_picture_smaller_than_a_label_can_be_drawn():
 
 @pytest.mark.parametrize("box", [(0, 0, 300, 200), (290, 0, 300, 20), (0, 190, 40, 200), (290, 195, 300, 200)])
 def test_a_label_stays_inside_the_picture(box):
-    place = _free_place(np.array(box, np.float32), (80, 16), (300, 200), [])
+    place = free_place(np.array(box, np.float32), (80, 16), (300, 200), [])
     assert place.left >= 0
     assert place.top >= 0
     assert place.right <= 300
@@ -63,9 +63,9 @@ def test_a_label_stays_inside_the_picture(box):
 
 
 def test_labels_of_boxes_in_one_place_do_not_cover_each_other():
-    taken: list[_Place] = []
+    taken: list[Place] = []
     for _ in range(4):
-        taken.append(_free_place(np.array((50, 60, 250, 160), np.float32), (80, 16), (300, 200), taken))
+        taken.append(free_place(np.array((50, 60, 250, 160), np.float32), (80, 16), (300, 200), taken))
     assert len(set(taken)) == 4
     assert not any(a.overlaps(b) for a in taken for b in taken if a is not b)
 

@@ -66,7 +66,7 @@ def examples(*lines: str) -> str:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar on standard error; gives the function that moves it."""
     from rich.console import Console
     from rich.progress import Progress

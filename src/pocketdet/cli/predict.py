@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         'pocketdet predict photos/ "more/*.png" --output drawings',
         "pocketdet predict photo.jpg --model runs/train --json",
         "pocketdet predict field-from-above.jpg --tiles 640",
+        "pocketdet predict video.mp4 --output drawings",
+        "pocketdet predict rtsp://camera.local/stream --json",
     )
 )
 def predict(
@@ -37,24 +39,37 @@ def predict(
     threads: int | None = None,
     as_json: AsJson = False,
 ) -> int:
-    """Find objects in pictures and print them, best first.
+    """Find objects in pictures and print them, best first; or in the frames of videos, cameras and streams.
+
+    Of a video --json prints an object a frame, a line each, and Ctrl-C ends it with a whole drawn file.
 
     Pictures are printed in order, as they are done. One that cannot be read is named, and the others go on; the exit
     code is 2 then.
 
     Args:
-        source: Pictures, folders of pictures, or patterns such as "photos/*.jpg".
+        source: Pictures, folders of pictures, or patterns such as "photos/*.jpg"; or videos, the number of a camera, or
+            the URL of an RTSP or HTTP stream.
         model: Name of a bundled detector, an .onnx file, a .safetensors checkpoint or the folder of a training run.
         score_threshold: Show only detections with a score above this, 0 to 1.
         iou_threshold: Boxes of one class that overlap more than this are one object, 0 to 1.
         nms: Measure that overlap by IoU, or by DIoU, which keeps more of the boxes whose centres are apart.
         tiles: Look at large pictures also in overlapping square tiles of this side, in pixels: for small objects.
-        output: Write the pictures with their boxes drawn in into this folder.
+        output: Write the pictures or videos with their boxes drawn in into this folder.
         threads: Threads of the network, or pictures at once; by default as many as the machine has cores.
     """
     from pocketdet.loading import load
+    from pocketdet.runtime.video_detection import is_video
 
+    videos = [is_video(name) for name in source]
+    if any(videos) and not all(videos):
+        raise SettingsError("pictures and videos are given together; give them in two calls")
+    if any(videos) and tiles is not None:
+        raise SettingsError(f"--tiles {tiles} is for pictures, not for videos; leave it out")
     predictor = load(model, threads, nms)
+    if all(videos):
+        from pocketdet.cli.video import Thresholds, predict_videos
+
+        return predict_videos(source, predictor, Thresholds(score_threshold, iou_threshold), output, as_json)
     failures: list[dict[str, str]] = []
 
     def note(picture: object, error: ImageError) -> None:

@@ -1,5 +1,6 @@
 """Draws detections into their picture."""
 
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ WRITABLE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SMOOTHING = 4  # a label is drawn so many times larger and scaled down, for smooth corners
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """A label's rectangle, in image pixels."""
 
     left: int
@@ -40,7 +41,8 @@ class _Place(NamedTuple):
     right: int
     bottom: int
 
-    def overlaps(self, other: "_Place") -> bool:
+    def overlaps(self, other: "Place") -> bool:
+        """Whether both have a pixel in common."""
         across = self.left < other.right and other.left < self.right
         return across and self.top < other.bottom and other.top < self.bottom
 
@@ -65,16 +67,15 @@ def draw(detections: Detections, image: NDArray[np.uint8], labels: Sequence[str]
         labels = [f"{name} {score:.0%}" for name, score in zip(detections.class_names, detections.scores, strict=True)]
     canvas = Image.fromarray(image).convert("RGB")
     pen = ImageDraw.Draw(canvas)
-    line = max(2, round(min(canvas.size) / 180))
-    text_size = min(48, max(12, round(min(canvas.size) * 0.035)))
+    line, text_size = line_and_text(canvas.size)
     worst_first = range(len(detections) - 1, -1, -1)
     for n in worst_first:
         _draw_box(pen, detections.boxes[n], class_colour(int(detections.class_ids[n])), line)
-    taken: list[_Place] = []
+    taken: list[Place] = []
     for n, text in enumerate(labels):
         colour = class_colour(int(detections.class_ids[n]))
-        label = _label(text, colour, text_size)
-        place = _free_place(detections.boxes[n], label.size, canvas.size, taken)
+        label = make_label(text, colour, text_size)
+        place = free_place(detections.boxes[n], label.size, canvas.size, taken)
         canvas.paste(label, place[:2], label)
         taken.append(place)
     return np.array(canvas, np.uint8)
@@ -117,6 +118,11 @@ def save_image(image: NDArray[np.uint8], path: str | Path) -> Path:
     return path
 
 
+def line_and_text(size: tuple[int, int]) -> tuple[int, int]:
+    """Width of lines and height of letters, in pixels, for a picture of a (width, height)."""
+    return max(2, round(min(size) / 180)), min(48, max(12, round(min(size) * 0.035)))
+
+
 def _draw_box(pen: ImageDraw.ImageDraw, box: NDArray[np.float32], colour: Colour, line: int) -> None:
     left, top, right, bottom = (round(float(v)) for v in box)
     corners = (left, top, max(left, right - 1), max(top, bottom - 1))
@@ -124,7 +130,8 @@ def _draw_box(pen: ImageDraw.ImageDraw, box: NDArray[np.float32], colour: Colour
     pen.rounded_rectangle(corners, radius, outline=colour, width=line)
 
 
-def _label(text: str, colour: Colour, text_size: int) -> Image.Image:
+@functools.lru_cache(maxsize=512)  # the frames of a video repeat them
+def make_label(text: str, colour: Colour, text_size: int) -> Image.Image:
     """Text on a rounded ground, RGBA."""
     font = ImageFont.load_default(text_size * SMOOTHING)
     left, _, right, _ = font.getbbox(text)
@@ -146,9 +153,7 @@ def _readable_on(colour: Colour) -> Colour:
     return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
 
 
-def _free_place(
-    box: NDArray[np.float32], size: tuple[int, int], limits: tuple[int, int], taken: list[_Place]
-) -> _Place:
+def free_place(box: NDArray[np.float32], size: tuple[int, int], limits: tuple[int, int], taken: list[Place]) -> Place:
     """Above the box, else inside its top, below it, or inside its bottom; always inside the picture.
 
     Args:
@@ -160,7 +165,7 @@ def _free_place(
     left, top, _, bottom = (round(float(v)) for v in box)
     left = max(0, min(left, limits[0] - size[0]))
     tops = [y for y in (top - size[1], top, bottom, bottom - size[1]) if 0 <= y <= limits[1] - size[1]]
-    places = [_Place(left, y, left + size[0], y + size[1]) for y in tops]
-    fallback = _Place(left, max(0, min(top, limits[1] - size[1])), left + size[0], top + size[1])
+    places = [Place(left, y, left + size[0], y + size[1]) for y in tops]
+    fallback = Place(left, max(0, min(top, limits[1] - size[1])), left + size[0], top + size[1])
     free = (place for place in places if not any(place.overlaps(other) for other in taken))
     return next(free, places[0] if places else fallback)
