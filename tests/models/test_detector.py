@@ -55,7 +55,7 @@ def test_every_backbone_makes_a_detector_with_three_raw_outputs_a_level(name):
         outputs = detector(torch.rand(2, 3, 64, 96))
     assert all(isinstance(output, HeadOutput) for output in outputs)
     assert [tuple(tuple(tensor.shape) for tensor in output) for output in outputs] == [
-        ((2, 12, h, w), (2, 3, h, w), (2, 18, h, w)) for h, w in ((8, 12), (4, 6), (2, 3))
+        ((2, 12, h, w), (2, 3, h, w), (2, 18, h, w)) for h, w in ((64 // s, 96 // s) for s in detector.backbone.strides)
     ]
 
 
@@ -133,6 +133,10 @@ def test_metadata_are_enough_to_build_the_same_network():
             {"backbone": "mobilenet_v2", "num_classes": 2, "neck_activation": "gelu"},
             'neck_activation is "gelu".*relu6, mish',
         ),
+        (
+            {"backbone": "mobilenet_v2", "num_classes": 2, "neck_convolution": "dilated"},
+            'neck_convolution is "dilated".*separable, plain',
+        ),
     ],
 )
 def test_bad_arguments_say_what_is_possible(arguments, message):
@@ -153,7 +157,23 @@ def test_mish_is_in_neck_and_head_alone_and_travels_in_the_metadata():
     assert {row.activation for row in explain(detector, (64, 64)).rows if row.part == "neck"} == {"MISH", ""}
 
 
-def test_metadata_from_before_mish_mean_relu6():
+def test_metadata_from_before_mish_and_plain_necks_mean_relu6_and_separable():
     values = json.loads(ModelMetadata("mobilenet_v2", 1.0, 0.5, "same", ("a",), (64, 64)).to_json())
-    del values["neck_activation"]
-    assert ModelMetadata.from_json(json.dumps(values), "here").neck_activation == "relu6"
+    del values["neck_activation"], values["neck_convolution"], values["configuration"]
+    metadata = ModelMetadata.from_json(json.dumps(values), "here")
+    assert (metadata.neck_activation, metadata.neck_convolution) == ("relu6", "separable")
+    assert build_from_metadata(metadata).state_dict().keys() == build_detector("mobilenet_v2", 1).state_dict().keys()
+
+
+@pytest.mark.parametrize(("backbone", "separable"), [("mobilenet_v2", False), ("cspdarknet53", True)])
+def test_the_neck_can_have_the_other_convolution_than_usual(backbone, separable):
+    metadata = ModelMetadata(
+        backbone, 0.25, 0.125, "symmetric", ("a",), (64, 64), neck_convolution="separable" if separable else "plain"
+    )
+    detector = build_from_metadata(ModelMetadata.from_json(metadata.to_json(), "here"))
+    layers = [layer for part in (detector.neck, detector.head) for layer in part.modules()]
+    kernels = [layer for layer in layers if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)]
+    assert len(kernels) == 15
+    assert {layer.groups > 1 for layer in kernels} == {separable}
+    with torch.inference_mode():
+        assert len(detector.eval()(torch.rand(1, 3, 64, 64))) == 3

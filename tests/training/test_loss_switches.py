@@ -48,7 +48,7 @@ def test_own_anchors_need_nine_different_sizes(drawn_voc: Path, tmp_path: Path) 
     for name in ("JPEGImages", "ImageSets"):
         (tmp_path / "data" / name).symlink_to(drawn_voc / name)
     settings = dataclasses.replace(SWITCHED, output=tmp_path / "run")
-    with pytest.raises(DataError, match="fewer than nine different sizes"):
+    with pytest.raises(DataError, match="fewer than 9 different sizes"):
         train(tmp_path / "data", settings)
 
 

@@ -27,7 +27,8 @@ def explain(
     neck_width: float = 0.5,
     size: int | None = None,
     num_classes: int = 80,
-    neck_activation: Literal["relu6", "mish"] = "relu6",
+    neck_activation: Literal["relu6", "mish", "leaky"] | None = None,
+    neck_convolution: Literal["separable", "plain"] | None = None,
     data: Path | None = None,
     split: str = "val",
     drop_dead: Path | None = None,
@@ -41,14 +42,15 @@ def explain(
     Of a checkpoint also its dead depthwise kernels, layer by layer, why they are dead and what to do.
 
     Args:
-        model: A backbone (mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, or a V3 with
-            _minimalistic), a .safetensors checkpoint, the folder of a training run, a float .onnx file or the name of
-            a bundled detector.
+        model: A backbone (mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, a V3 with _minimalistic,
+            cspdarknet53 or cspdarknet53_tiny), a darknet .cfg file, a .safetensors checkpoint, the folder of a training
+            run, a float .onnx file or the name of a bundled detector.
         width: Multiplier of the backbone's channels; a checkpoint has its own.
         neck_width: Multiplier of the channels of neck and head; a checkpoint has its own.
         size: Height and width of the input in pixels, a multiple of 32; by default 416, or the checkpoint's.
         num_classes: How many classes the head tells apart; a checkpoint has its own.
-        neck_activation: Of neck and head; a checkpoint has its own.
+        neck_activation: Of neck and head; by default the backbone's usual one.
+        neck_convolution: The 3x3 convolutions of neck and head; by default the backbone's usual ones.
         data: Labelled pictures, or any folder of pictures, on which a checkpoint's kernels are watched (up to 200).
         split: Which part of labelled pictures.
         drop_dead: Write the checkpoint without channels that are the same on any picture into this .safetensors file,
@@ -60,7 +62,7 @@ def explain(
     from pocketdet.loading import ASSETS, bundled_models, find_weights, require_packages
 
     is_file = model in bundled_models() or Path(model).exists() or bool(Path(model).suffix)
-    path = find_weights(model) if is_file else None
+    path = find_weights(model) if is_file and Path(model).suffix != ".cfg" else None
     require_packages("explain")
     from pocketdet.models import explain as explain_network
     from pocketdet.models import load_detector
@@ -68,9 +70,11 @@ def explain(
     trained = None if path is None else load_detector(path)
     if trained is None:
         if data is not None or drop_dead is not None:
-            raise SettingsError(f"{model} is a name without weights; --data and --drop-dead need a checkpoint")
+            raise SettingsError(f"{model} has no weights; --data and --drop-dead need a checkpoint")
         side = 416 if size is None else size
-        explanation = explain_network(model, (side, side), width, neck_width, num_classes, neck_activation)
+        explanation = explain_network(
+            model, (side, side), width, neck_width, num_classes, neck_activation, neck_convolution
+        )
         dropped = None
     else:
         from pocketdet.models.activity import find_constant, find_pictures

@@ -17,6 +17,10 @@ YOLOV4_ANCHORS: Anchors = (
 
 DARKNET = "darknet"  # the backbone of networks that a darknet configuration describes
 
+# YOLOv4-tiny's, P4 first. Its published configuration gives P4 the second to fourth of them; here each has its own.
+YOLOV4_TINY_ANCHORS: Anchors = (((10, 14), (23, 27), (37, 58)), ((81, 82), (135, 169), (344, 319)))
+YOLOV4_TINY_SCALE_XY = (1.05, 1.05)
+
 YOLOV4_SCALE_XY = (1.2, 1.1, 1.05)  # P3 first, of the same file
 
 
@@ -37,7 +41,8 @@ class ModelMetadata:
         mean: Per channel, subtracted from RGB in 0 to 1.
         std: Per channel, divides after the subtraction.
         padding_colour: RGB of the letterbox's bars, 0 to 255.
-        neck_activation: Of neck and head, ``"relu6"`` or ``"mish"``.
+        neck_activation: Of neck and head, ``"relu6"``, ``"mish"`` or ``"leaky"``.
+        neck_convolution: Of neck and head, ``"separable"`` or ``"plain"``.
         se_before_activation: Of a MobileNet V3: squeeze-and-excitation before the activation of the depthwise
             convolution, as in the MobileNet-YOLOv4 scripts, and not after it, as in the paper.
         licence: Of the weights.
@@ -62,6 +67,7 @@ class ModelMetadata:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     padding_colour: tuple[int, int, int] = (114, 114, 114)
     neck_activation: str = "relu6"
+    neck_convolution: str = "separable"
     se_before_activation: bool = False
     licence: str = "MIT"
     training_data: str = ""

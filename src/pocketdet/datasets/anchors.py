@@ -10,7 +10,6 @@ from pocketdet.core.metadata import Anchors
 POOR = 0.25  # IoU with the best anchor below which a box's shape is hardly covered
 RECALL_AT = (0.213, 0.5)  # shape IoUs: where YOLOv4 gives a box to an anchor, and a good fit
 
-_LEVELS, _PER_LEVEL = 3, 3
 _RESTARTS = 8
 _ROUNDS = 100  # of moving the centres, at most
 _ENOUGH_BOXES = 10_000  # more hardly move the centres; of more, so many are drawn
@@ -66,8 +65,8 @@ def measure_fit(sizes: Floats, anchors: Anchors) -> AnchorFit | None:
     return AnchorFit(float(best.mean()), float((best < POOR).mean()), tuple(shares.tolist()), recall)
 
 
-def fit_anchors(sizes: Floats, seed: int = _SEED) -> OwnAnchors | None:
-    """Nine anchors by k-means on 1 - IoU, YOLOv2 (1612.08242) §2, the smallest three of them for P3.
+def fit_anchors(sizes: Floats, seed: int = _SEED, levels: int = 3, per_level: int = 3) -> OwnAnchors | None:
+    """Anchors by k-means on 1 - IoU, YOLOv2 (1612.08242) §2, the smallest of them for P3.
 
     A centre is the mean width and height of its boxes. That need not lower the distance, so that the best centres of
     all rounds and restarts are kept. Centres begin at boxes, each drawn by its distance to those before it.
@@ -75,11 +74,13 @@ def fit_anchors(sizes: Floats, seed: int = _SEED) -> OwnAnchors | None:
     Args:
         sizes: ``(T, 2)`` widths and heights of boxes with an area, input pixels.
         seed: The same boxes and seed give the same anchors.
+        levels: Of the network.
+        per_level: Anchors a level.
 
     Returns:
-        ``None`` with fewer than nine different sizes.
+        ``None`` with fewer different sizes than anchors.
     """
-    count = _LEVELS * _PER_LEVEL
+    count = levels * per_level
     if len(np.unique(sizes, axis=0)) < count:
         return None
     rng = np.random.default_rng(seed)
@@ -89,7 +90,7 @@ def fit_anchors(sizes: Floats, seed: int = _SEED) -> OwnAnchors | None:
     in_order = np.round(centres[np.argsort(centres.prod(axis=1))].astype(float), 1)
     anchors: Anchors = tuple(
         tuple((float(width), float(height)) for width, height in level)
-        for level in in_order.reshape(_LEVELS, _PER_LEVEL, 2)
+        for level in in_order.reshape(levels, per_level, 2)
     )
     fit = measure_fit(sizes, anchors)
     assert fit is not None

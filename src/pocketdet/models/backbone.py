@@ -18,16 +18,22 @@ class Backbone(nn.Module):
         pyramid: Indices of the three blocks.
         out_channels: Of P3, P4, P5.
         padding: ``"same"`` or ``"symmetric"``, as the blocks were made.
+        strides: Of the levels, input pixels per cell.
     """
 
     def __init__(
-        self, features: Sequence[nn.Module], pyramid: Sequence[int], out_channels: Sequence[int], padding: str
+        self,
+        features: Sequence[nn.Module],
+        pyramid: Sequence[int],
+        out_channels: Sequence[int],
+        padding: str,
+        strides: tuple[int, ...] = STRIDES,
     ) -> None:
         super().__init__()
         self.features = nn.Sequential(*features)
         self.pyramid = tuple(pyramid)
         self.out_channels = tuple(out_channels)
-        self.strides = STRIDES
+        self.strides = strides
         self.padding = padding
         initialise(self)
 

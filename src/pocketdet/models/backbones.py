@@ -5,6 +5,12 @@ from functools import partial
 
 from pocketdet.errors import SettingsError
 from pocketdet.models.backbone import Backbone, Classifier
+from pocketdet.models.cspdarknet53 import (
+    cspdarknet53,
+    cspdarknet53_classifier,
+    cspdarknet53_tiny,
+    cspdarknet53_tiny_classifier,
+)
 from pocketdet.models.mobilenet_v1 import mobilenet_v1, mobilenet_v1_classifier
 from pocketdet.models.mobilenet_v2 import mobilenet_v2, mobilenet_v2_classifier
 from pocketdet.models.mobilenet_v3 import (
@@ -24,6 +30,8 @@ BACKBONES: dict[str, Callable[[float, str], Backbone]] = {
     "mobilenet_v3_small": mobilenet_v3_small,
     "mobilenet_v3_large_minimalistic": mobilenet_v3_large_minimalistic,
     "mobilenet_v3_small_minimalistic": mobilenet_v3_small_minimalistic,
+    "cspdarknet53": cspdarknet53,
+    "cspdarknet53_tiny": cspdarknet53_tiny,
 }
 
 CLASSIFIERS: dict[str, Callable[[float, str, int], Classifier]] = {
@@ -33,6 +41,8 @@ CLASSIFIERS: dict[str, Callable[[float, str, int], Classifier]] = {
     "mobilenet_v3_small": partial(mobilenet_v3_classifier, SMALL),
     "mobilenet_v3_large_minimalistic": partial(mobilenet_v3_classifier, LARGE, minimalistic=True),
     "mobilenet_v3_small_minimalistic": partial(mobilenet_v3_classifier, SMALL, minimalistic=True),
+    "cspdarknet53": cspdarknet53_classifier,
+    "cspdarknet53_tiny": cspdarknet53_tiny_classifier,
 }
 
 

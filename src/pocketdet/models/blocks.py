@@ -1,4 +1,4 @@
-"""The blocks of MobileNet V1, V2 and V3."""
+"""The blocks of the networks: MobileNet V1's, V2's and V3's, and what all have in common."""
 
 import itertools
 from typing import Literal, NamedTuple
@@ -37,12 +37,14 @@ class Form(NamedTuple):
         eps: Of the batch norm.
         momentum: Of the batch norm, as PyTorch counts it.
         activation: A key of ``ACTIVATIONS``, or ``"linear"`` for none.
+        convolution: Of neck and head: ``"separable"`` or ``"plain"`` 3x3.
     """
 
     padding: str = "symmetric"
     eps: float = 1e-5
     momentum: float = 0.1
     activation: Activation = "RE6"
+    convolution: str = "separable"
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
@@ -137,6 +139,13 @@ class DepthwiseSeparable(nn.Sequential):
             ConvBlock(in_channels, in_channels, 3, form, stride, groups=in_channels),
             ConvBlock(in_channels, out_channels, 1, form),
         )
+
+
+def three_by_three(in_channels: int, out_channels: int, form: Form, stride: int = 1) -> DepthwiseSeparable | ConvBlock:
+    """A 3x3 convolution as ``form.convolution`` says, with batch norm and activation."""
+    if form.convolution == "plain":
+        return ConvBlock(in_channels, out_channels, 3, form, stride)
+    return DepthwiseSeparable(in_channels, out_channels, form, stride)
 
 
 class InvertedResidual(nn.Module):

@@ -1,9 +1,19 @@
 """Backbone, neck and head together."""
 
+import dataclasses
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from pocketdet.core.metadata import DARKNET, ModelMetadata
+from pocketdet.core.metadata import (
+    DARKNET,
+    YOLOV4_ANCHORS,
+    YOLOV4_SCALE_XY,
+    YOLOV4_TINY_ANCHORS,
+    YOLOV4_TINY_SCALE_XY,
+    ModelMetadata,
+)
 from pocketdet.errors import SettingsError
 from pocketdet.models.backbone import Backbone
 from pocketdet.models.backbones import build_backbone
@@ -11,7 +21,7 @@ from pocketdet.models.blocks import Bneck
 from pocketdet.models.channels import narrow
 from pocketdet.models.darknet.network import Darknet
 from pocketdet.models.head import Head, HeadOutput, LevelHead, build_head
-from pocketdet.models.neck import FORMS, Neck, Straight
+from pocketdet.models.neck import CONVOLUTIONS, FORMS, Neck, Straight, TinyNeck
 
 PerChannel = tuple[float, float, float]
 IMAGENET_MEAN: PerChannel = (0.485, 0.456, 0.406)
@@ -37,7 +47,7 @@ class Detector(nn.Module):
     def __init__(
         self,
         backbone: Backbone | Darknet,
-        neck: Neck | Straight,
+        neck: Neck | TinyNeck | Straight,
         head: Head,
         mean: PerChannel = IMAGENET_MEAN,
         std: PerChannel = IMAGENET_STD,
@@ -68,7 +78,8 @@ def build_detector(
     padding: str = "symmetric",
     mean: PerChannel = IMAGENET_MEAN,
     std: PerChannel = IMAGENET_STD,
-    neck_activation: str = "relu6",
+    neck_activation: str | None = None,
+    neck_convolution: str | None = None,
 ) -> Detector:
     """A detector with random weights.
 
@@ -80,20 +91,49 @@ def build_detector(
         padding: Of the backbone: ``"same"`` (TensorFlow's) or ``"symmetric"`` (PyTorch's).
         mean: Per channel, subtracted from RGB in 0 to 1.
         std: Per channel, divides after the subtraction.
-        neck_activation: Of neck and head: ``"relu6"`` or ``"mish"``.
+        neck_activation: Of neck and head: ``"relu6"``, ``"mish"`` or ``"leaky"``; by default the backbone's,
+            ``default_neck``.
+        neck_convolution: Of neck and head: ``"separable"`` or ``"plain"`` 3x3; by default the backbone's.
 
     Raises:
-        SettingsError: An unknown backbone, padding or activation, or a number out of range.
+        SettingsError: An unknown backbone, padding, activation or convolution, or a number out of range.
     """
     if num_classes < 1:
         raise SettingsError(f"num_classes is {num_classes}; a detector needs at least 1 class")
     if not 0 < neck_width <= 4:
         raise SettingsError(f"neck_width is {neck_width}; it must be above 0 and at most 4")
-    if neck_activation not in FORMS:
-        raise SettingsError(f'neck_activation is "{neck_activation}"; it must be one of {", ".join(FORMS)}')
+    style = default_neck(backbone)
+    activation, convolution = neck_activation or style.activation, neck_convolution or style.convolution
+    if activation not in FORMS:
+        raise SettingsError(f'neck_activation is "{activation}"; it must be one of {", ".join(FORMS)}')
+    if convolution not in CONVOLUTIONS:
+        raise SettingsError(f'neck_convolution is "{convolution}"; it must be one of {", ".join(CONVOLUTIONS)}')
+    form = FORMS[activation]._replace(convolution=convolution)
     built = build_backbone(backbone, width, padding)
-    neck = Neck(built.out_channels, neck_width, FORMS[neck_activation])
-    return Detector(built, neck, build_head(neck.out_channels, num_classes, FORMS[neck_activation]), mean, std)
+    neck = (TinyNeck if len(built.out_channels) == 2 else Neck)(built.out_channels, neck_width, form)
+    return Detector(built, neck, build_head(neck, num_classes, form), mean, std)
+
+
+class NeckStyle(NamedTuple):
+    """What neck and head are made of."""
+
+    activation: str
+    convolution: str
+
+
+def default_neck(backbone: str) -> NeckStyle:
+    """Of neck and head: YOLOv4's own for its own backbones, and for the MobileNets what they are made of themselves."""
+    return NeckStyle("leaky", "plain") if backbone.startswith("cspdarknet53") else NeckStyle("relu6", "separable")
+
+
+def describe_levels(metadata: ModelMetadata) -> ModelMetadata:
+    """With the strides of the backbone's levels and the anchors and grid sensitivity that YOLOv4 has on so many."""
+    strides = build_backbone(metadata.backbone, metadata.width, metadata.padding).strides
+    if len(strides) == len(YOLOV4_TINY_ANCHORS):
+        return dataclasses.replace(
+            metadata, strides=strides, anchors=YOLOV4_TINY_ANCHORS, scale_xy=YOLOV4_TINY_SCALE_XY
+        )
+    return dataclasses.replace(metadata, strides=strides, anchors=YOLOV4_ANCHORS, scale_xy=YOLOV4_SCALE_XY)
 
 
 def build_darknet(
@@ -143,6 +183,7 @@ def build_from_metadata(metadata: ModelMetadata) -> Detector:
         metadata.mean,
         metadata.std,
         metadata.neck_activation,
+        metadata.neck_convolution,
     )
     if metadata.se_before_activation:
         for block in detector.backbone.modules():

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,11 +18,22 @@ from pocketdet.models.blocks import (
     InvertedResidual,
     SqueezeExcitation,
 )
-from pocketdet.models.detector import Detector, build_detector
+from pocketdet.models.darknet.importing import read_configuration
+from pocketdet.models.darknet.layers import Convolution
+from pocketdet.models.detector import Detector, build_darknet, build_detector
 from pocketdet.models.kernel_health import KernelHealth, advise, describe_health, is_depthwise, kernel_health
 from pocketdet.models.neck import SpatialPyramidPooling
 
-BLOCKS = (ConvBlock, DepthwiseSeparable, InvertedResidual, Bneck, SpatialPyramidPooling, nn.Conv2d, nn.Linear)
+BLOCKS = (
+    ConvBlock,
+    DepthwiseSeparable,
+    InvertedResidual,
+    Bneck,
+    SpatialPyramidPooling,
+    Convolution,
+    nn.Conv2d,
+    nn.Linear,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +48,7 @@ class Row:
         expansion: Channels inside; ``None`` where nothing is expanded.
         out_channels: Of the output.
         has_se: Squeeze-and-excitation.
-        activation: RE, RE6, HS, MISH, or empty for a linear one.
+        activation: RE, RE6, HS, MISH, LEAKY, SWISH, LOGISTIC, or empty for a linear one.
         stride: Input pixels per output pixel.
         parameters: Learned numbers.
         multiply_adds: For one image; convolutions and linear layers.
@@ -129,26 +141,39 @@ def explain(
     width: float = 1.0,
     neck_width: float = 1.0,
     num_classes: int = 80,
-    neck_activation: str = "relu6",
+    neck_activation: str | None = None,
+    neck_convolution: str | None = None,
     constant: Mapping[str, Tensor] | None = None,
 ) -> Explanation:
     """Explain a detector or a classification network, block by block.
 
     Args:
-        model: A key of ``BACKBONES``, for a detector on it, or a network.
+        model: A key of ``BACKBONES``, for a detector on it, a darknet ``.cfg`` file, or a network.
         size: (height, width) of the input, multiples of 32.
         width: Of the backbone, where ``model`` is a name.
         neck_width: Of neck and head, where ``model`` is a name.
         num_classes: K, where ``model`` is a name.
-        neck_activation: Of neck and head, where ``model`` is a name.
+        neck_activation: Of neck and head, where ``model`` is a name; by default the backbone's.
+        neck_convolution: Likewise.
         constant: Channels that were constant on pictures, by layer, as ``find_constant`` gives them.
 
     Raises:
         SettingsError: An unknown name, or a number out of range.
+        ModelFileError: The ``.cfg`` file cannot be read.
     """
     check_size(*size)
-    if isinstance(model, str):
-        network: nn.Module = build_detector(model, num_classes, width, neck_width, neck_activation=neck_activation)
+    if isinstance(model, str) and model.endswith(".cfg"):
+        network: nn.Module = build_darknet(read_configuration(Path(model)), file=model)
+        title = model
+    elif isinstance(model, str):
+        network = build_detector(
+            model,
+            num_classes,
+            width,
+            neck_width,
+            neck_activation=neck_activation,
+            neck_convolution=neck_convolution,
+        )
         title = f"{model}, width {width:g}, neck width {neck_width:g}, {num_classes} classes"
     else:
         network, title = model, type(model).__name__.lower()
@@ -263,7 +288,8 @@ def _expansion(block: nn.Module) -> int | None:
 
 def _activation(block: nn.Module) -> str:
     outside_se = (layer for name, layer in block.named_modules() if not name.endswith("activation"))
-    kinds = {kind: name for name, kind in ACTIVATIONS.items()}
+    kinds: dict[type, str] = {kind: name for name, kind in ACTIVATIONS.items()}
+    kinds |= {nn.SiLU: "SWISH", nn.Sigmoid: "LOGISTIC"}  # of darknet's networks
     return next((kinds[type(layer)] for layer in outside_se if type(layer) in kinds), "")
 
 

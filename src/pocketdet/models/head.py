@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from pocketdet.models.blocks import DepthwiseSeparable, Form, initialise
-from pocketdet.models.neck import FORMS
+from pocketdet.models.blocks import Form, initialise, three_by_three
+from pocketdet.models.neck import FORMS, Neck, TinyNeck
 
 ANCHORS_PER_CELL = 3
 NOTHING: Mapping[str, nn.Module] = MappingProxyType({})
@@ -74,12 +74,18 @@ class Head(nn.Module):
         return [head(level) for head, level in zip(self.levels, levels, strict=True)]
 
 
-def build_head(in_channels: Sequence[int], num_classes: int, form: Form = FORMS["relu6"]) -> Head:
-    """YOLOv4's head: on each level a separable convolution to twice the channels, and the outputs."""
+def build_head(neck: Neck | TinyNeck, num_classes: int, form: Form = FORMS["relu6"]) -> Head:
+    """YOLOv4's head: on each level a 3x3 convolution and the outputs.
+
+    Args:
+        neck: Says how many channels there are, before and behind the convolution.
+        num_classes: K.
+        form: Padding, batch norm, activation and kind of convolution, by which it is named in the files.
+    """
     return Head(
         [
-            LevelHead(2 * channels, num_classes, {"separable": DepthwiseSeparable(channels, 2 * channels, form)})
-            for channels in in_channels
+            LevelHead(channels, num_classes, {form.convolution: three_by_three(in_channels, channels, form)})
+            for in_channels, channels in zip(neck.out_channels, neck.head_channels, strict=True)
         ]
     )
 

@@ -1,4 +1,4 @@
-"""The neck: YOLOv4 §3.4, spatial pyramid pooling and PANet, every 3x3 depthwise separable."""
+"""The necks: YOLOv4 §3.4, spatial pyramid pooling and PANet; and YOLOv4-tiny's."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pocketdet.models.blocks import ConvBlock, DepthwiseSeparable, Form, initialise, make_divisible
+from pocketdet.models.blocks import ConvBlock, Form, initialise, make_divisible, three_by_three
 from pocketdet.models.drop_block import DropBlock
 
 # Of neck and head, by their names in the settings: forms of all their convolutions.
-FORMS = {"relu6": Form("symmetric", activation="RE6"), "mish": Form("symmetric", activation="MISH")}
+FORMS = {
+    "relu6": Form("symmetric", activation="RE6"),
+    "mish": Form("symmetric", activation="MISH"),
+    "leaky": Form("symmetric", activation="LEAKY"),
+}
+CONVOLUTIONS = ("separable", "plain")
 
 
 class SpatialPyramidPooling(nn.Module):
@@ -40,7 +45,7 @@ class Neck(nn.Module):
     Args:
         in_channels: Of the backbone's P3, P4, P5.
         width: Multiplies all channels, which stay divisible by 8.
-        form: Padding, batch norm and activation.
+        form: Padding, batch norm, activation and kind of convolution.
     """
 
     def __init__(self, in_channels: Sequence[int], width: float = 1.0, form: Form = FORMS["relu6"]) -> None:
@@ -48,6 +53,7 @@ class Neck(nn.Module):
         p3, p4, p5 = (make_divisible(channels * width) for channels in (128, 256, 512))
         in_p3, in_p4, in_p5 = in_channels
         self.out_channels = (p3, p4, p5)
+        self.head_channels = (2 * p3, 2 * p4, 2 * p5)
         self.drop = DropBlock()
 
         self.before_pooling = _three(in_p5, p5, form)
@@ -61,9 +67,9 @@ class Neck(nn.Module):
         self.lateral_p3 = ConvBlock(in_p3, p3, 1, form)
         self.top_down_p3 = _five(2 * p3, p3, form)
 
-        self.down_p3 = DepthwiseSeparable(p3, p4, form, stride=2)
+        self.down_p3 = three_by_three(p3, p4, form, stride=2)
         self.bottom_up_p4 = _five(2 * p4, p4, form)
-        self.down_p4 = DepthwiseSeparable(p4, p5, form, stride=2)
+        self.down_p4 = three_by_three(p4, p5, form, stride=2)
         self.bottom_up_p5 = _five(2 * p5, p5, form)
         initialise(self)
 
@@ -76,6 +82,33 @@ class Neck(nn.Module):
         p4 = self.bottom_up_p4(torch.cat((self.down_p3(p3), p4), dim=1))
         p5 = self.bottom_up_p5(torch.cat((self.down_p4(p4), p5), dim=1))
         return [p3, p4, p5]
+
+
+class TinyNeck(nn.Module):
+    """YOLOv4-tiny's: P5 reduced, and beside P4 once more reduced and enlarged (2011.08036).
+
+    Args:
+        in_channels: Of the backbone's P4 and P5.
+        width: Multiplies the channels of what is made here, which stay divisible by 8.
+        form: Padding, batch norm, activation and kind of convolution, which only the head uses.
+    """
+
+    def __init__(self, in_channels: Sequence[int], width: float = 1.0, form: Form = FORMS["leaky"]) -> None:
+        super().__init__()
+        in_p4, in_p5 = in_channels
+        top_down, p5, head_p5 = (make_divisible(channels * width) for channels in (128, 256, 512))
+        self.out_channels = (top_down + in_p4, p5)
+        self.head_channels = (p5, head_p5)
+        self.drop = DropBlock()
+        self.reduce_p5 = ConvBlock(in_p5, p5, 1, form)
+        self.top_down = ConvBlock(p5, top_down, 1, form)
+        initialise(self)
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """The backbone's P4, P5 to the head's, of the same sizes."""
+        p4, p5 = levels
+        p5 = self.drop(self.reduce_p5(p5))
+        return [torch.cat((_upsample(self.top_down(p5)), p4), dim=1), p5]
 
 
 class Straight(nn.Module):
@@ -96,19 +129,19 @@ class Straight(nn.Module):
 
 
 def _three(in_channels: int, channels: int, form: Form) -> nn.Sequential:
-    """1x1, separable 3x3 to twice the channels, 1x1."""
+    """1x1, 3x3 to twice the channels, 1x1."""
     return nn.Sequential(
         ConvBlock(in_channels, channels, 1, form),
-        DepthwiseSeparable(channels, 2 * channels, form),
+        three_by_three(channels, 2 * channels, form),
         ConvBlock(2 * channels, channels, 1, form),
     )
 
 
 def _five(in_channels: int, channels: int, form: Form) -> nn.Sequential:
-    """Three, and once more separable 3x3 and 1x1."""
+    """Three, and once more 3x3 and 1x1."""
     return nn.Sequential(
         *_three(in_channels, channels, form),
-        DepthwiseSeparable(channels, 2 * channels, form),
+        three_by_three(channels, 2 * channels, form),
         ConvBlock(2 * channels, channels, 1, form),
     )
 

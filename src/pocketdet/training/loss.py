@@ -9,6 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.records import Record
+from pocketdet.models.darknet.network import read_shape_iou
 from pocketdet.models.head import HeadOutput
 from pocketdet.training.assigner import Positives, Targets, assign
 from pocketdet.training.boxes import BOX_OVERLAPS, decode_boxes, overlaps_any, split_anchors
@@ -150,7 +151,10 @@ class DetectionLoss(nn.Module):
 def build_loss(metadata: ModelMetadata, settings: TrainSettings, records: Sequence[Record]) -> DetectionLoss:
     """The loss that the settings ask for; the training pictures decide the weights of the classes."""
     weights = weigh_classes(records, len(metadata.class_names)) if settings.class_weights else None
-    return DetectionLoss(metadata, settings.label_smoothing, settings.box_loss, settings.shape_iou, weights)
+    shape_iou = settings.shape_iou
+    if shape_iou is None:
+        shape_iou = read_shape_iou(metadata.configuration) if metadata.configuration else SHAPE_IOU
+    return DetectionLoss(metadata, settings.label_smoothing, settings.box_loss, shape_iou, weights)
 
 
 def _pad_targets(targets: Targets, batch: int) -> Tensor:

@@ -23,10 +23,12 @@ class TrainSettings:
     """Settings of one training run.
 
     Args:
-        model: Backbone: mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, or a V3 with _minimalistic.
+        model: Backbone: mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, a V3 with _minimalistic,
+            cspdarknet53 (YOLOv4 itself) or cspdarknet53_tiny; or a darknet .cfg file, which is the whole network.
         width: Multiplier of the backbone's channels.
         neck_width: Multiplier of the channels of neck and head.
-        neck_activation: Of neck and head: ReLU6, or Mish as in YOLOv4.
+        neck_activation: Of neck and head; by default ReLU6, on cspdarknet53 leaky as in YOLOv4.
+        neck_convolution: The 3x3 convolutions of neck and head; by default depthwise separable, on cspdarknet53 plain.
         padding: Of the backbone: TensorFlow's "same" or PyTorch's "symmetric"; start weights carry the right one.
         size: Height and width of the input in pixels, a multiple of 32.
         epochs: Passes over the training pictures.
@@ -55,10 +57,10 @@ class TrainSettings:
         label_smoothing: 0 is off; e moves every class target by e / 2 towards one half.
         box_loss: The box term is 1 minus this overlap of box and target.
         shape_iou: A target is learned by every anchor whose shape has an IoU with it above this, and by its best one; 1
-            means the best one alone, as YOLOv3 does.
+            means the best one alone, as YOLOv3 does. By default 0.213, or what a .cfg says (iou_thresh).
         grid_sensitivity: Stretch the centres a little beyond their cells, so that they reach its border.
         class_weights: Objects of rare classes count more, up to 10 times as much as those of the most frequent one.
-        anchors: YOLOv4's, or the centres of a k-means over the training boxes at this size.
+        anchors: YOLOv4's (or those of the .cfg), or the centres of a k-means over the training boxes at this size.
         ema: Decay of the average of the weights; 0 is off.
         start_weights: A safetensors file with weights of the backbone or of a whole detector.
         teacher: A larger pocketdet detector with the same classes to learn from, besides the labels: a .safetensors
@@ -85,7 +87,8 @@ class TrainSettings:
     model: str = "mobilenet_v2"
     width: float = 1.0
     neck_width: float = 0.5
-    neck_activation: Literal["relu6", "mish"] = "relu6"
+    neck_activation: Literal["relu6", "mish", "leaky"] | None = None
+    neck_convolution: Literal["separable", "plain"] | None = None
     padding: Literal["same", "symmetric"] | None = None
     size: int = 416
     epochs: int = 100
@@ -111,7 +114,7 @@ class TrainSettings:
     self_adversarial: float = 0.0
     label_smoothing: float = 0.0
     box_loss: BoxLoss = "ciou"
-    shape_iou: float = SHAPE_IOU
+    shape_iou: float | None = None
     grid_sensitivity: bool = True
     class_weights: bool = False
     anchors: AnchorChoice = "yolov4"
@@ -163,7 +166,7 @@ class TrainSettings:
             raise SettingsError(f"pseudo_score is {self.pseudo_score}; it must be between 0 and 1")
         if self.teacher_weight < 0:
             raise SettingsError(f"teacher_weight is {self.teacher_weight}; it must be at least 0")
-        if not 0 < self.shape_iou <= 1:
+        if self.shape_iou is not None and not 0 < self.shape_iou <= 1:
             raise SettingsError(f"shape_iou is {self.shape_iou}; it must be above 0 and at most 1")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pocketdet.core.metadata import YOLOV4_SCALE_XY, ModelMetadata
+from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.records import Dataset
 from pocketdet.errors import DataError
 from pocketdet.models.balance import balance_scales
-from pocketdet.models.detector import Detector
+from pocketdet.models.darknet.importing import describe_darknet, read_configuration
+from pocketdet.models.detector import Detector, build_darknet, default_neck, describe_levels
 from pocketdet.models.import_weights import load_start_weights, read_start_channels, read_start_weights_info
 from pocketdet.training.own_anchors import choose_anchors
 from pocketdet.training.processes import on_first
@@ -35,16 +36,11 @@ def describe(data: Path, training: Dataset, settings: TrainSettings, console: Co
     """What the file of the detector will say of it."""
     from pocketdet import __version__
 
-    metadata = ModelMetadata(
-        backbone=settings.model,
-        width=settings.width,
-        neck_width=settings.neck_width,
-        neck_activation=settings.neck_activation,
-        padding=settings.padding or "symmetric",
-        class_names=training.class_names,
-        input_size=(settings.size, settings.size),
-        anchors=on_first(lambda: choose_anchors(training.records, settings, console)),
-        scale_xy=YOLOV4_SCALE_XY if settings.grid_sensitivity else (1.0, 1.0, 1.0),
+    network = _network(training, settings)
+    metadata = dataclasses.replace(
+        network,
+        anchors=on_first(lambda: choose_anchors(training.records, settings, network.anchors, console)),
+        scale_xy=network.scale_xy if settings.grid_sensitivity else (1.0,) * len(network.strides),
         training_data=f"{data.resolve().name} ({', '.join(settings.train_splits)})"
         + (", and pictures that a teacher labelled" if settings.pseudo_label is not None else ""),
         pocketdet_version=__version__,
@@ -55,6 +51,27 @@ def describe(data: Path, training: Dataset, settings: TrainSettings, console: Co
     channels = read_start_channels(settings.start_weights, metadata)
     padding = settings.padding or start.padding
     return dataclasses.replace(metadata, padding=padding, mean=start.mean, std=start.std, channels=channels)
+
+
+def _network(training: Dataset, settings: TrainSettings) -> ModelMetadata:
+    """The network, with its own anchors and grid sensitivity."""
+    size = (settings.size, settings.size)
+    if Path(settings.model).suffix == ".cfg":
+        with torch.device("meta"):
+            detector = build_darknet(read_configuration(Path(settings.model)), file=settings.model)
+        return describe_darknet(detector, training.class_names, size)
+    style = default_neck(settings.model)
+    metadata = ModelMetadata(
+        backbone=settings.model,
+        width=settings.width,
+        neck_width=settings.neck_width,
+        neck_activation=settings.neck_activation or style.activation,
+        neck_convolution=settings.neck_convolution or style.convolution,
+        padding=settings.padding or "symmetric",
+        class_names=training.class_names,
+        input_size=size,
+    )
+    return describe_levels(metadata)
 
 
 def stored_metadata(saved: dict[str, Any], folder: RunFolder, training: Dataset) -> ModelMetadata:
@@ -79,10 +96,11 @@ def load_start(detector: Detector, settings: TrainSettings, console: Console) ->
     report = load_start_weights(detector, settings.start_weights)
     balance_scales(detector.backbone)
     console.print(f"start weights: {len(report.loaded)} tensors from {settings.start_weights.name}", markup=False)
-    if report.neck_activation not in (None, settings.neck_activation):
+    activation = settings.neck_activation or default_neck(settings.model).activation
+    if report.neck_activation not in (None, activation):
         console.print(
             f"the neck of the start weights was trained with {report.neck_activation}, this one has "
-            f"{settings.neck_activation}: choose --neck-activation {report.neck_activation}",
+            f"{activation}: choose --neck-activation {report.neck_activation}",
             style="yellow",
             soft_wrap=True,
         )

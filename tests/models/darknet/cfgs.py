@@ -96,7 +96,7 @@ def yolov4(num_classes: int = 80, width: float = 1.0, size: int = 608) -> str:
 
 
 def yolov4_tiny(num_classes: int = 80, width: float = 1.0, size: int = 416) -> str:
-    """CSPDarknet53-tiny, of the authors' second paper (2011.08036 §4.3), with the masks that they published."""
+    """CSPDarknet53-tiny, of the authors' second paper (2011.08036), with the masks that they published."""
     cfg = Cfg(size, width, "leaky")
     cfg.conv(32, 3, 2)
     cfg.conv(64, 3, 2)

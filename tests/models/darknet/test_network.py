@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from torch import nn
 from pocketdet.core.decode import decode_picture
 from pocketdet.errors import ModelFileError, SettingsError
 from pocketdet.models import TorchBackend
-from pocketdet.models.darknet.importing import describe_darknet
+from pocketdet.models.darknet.importing import check_class_names, describe_darknet
 from pocketdet.models.darknet.layers import MaxPool
+from pocketdet.models.darknet.network import read_shape_iou
 from pocketdet.models.detector import build_darknet
 
 OPENCV_EPS = 1e-6  # of its batch norm; darknet's kernels, and so ours, add 1e-5
@@ -51,7 +53,7 @@ def test_the_raw_outputs_are_those_of_opencv(name, compared):
 @pytest.mark.parametrize("name", ["yolov4", "yolov4_tiny", "yolov3", "mobilenet"])
 def test_the_boxes_are_those_of_opencv(name, compared):
     detector, outputs, answer = compared[name]
-    metadata = describe_darknet(detector, "abc", "cfg")
+    metadata = describe_darknet(detector, "abc")
     levels = [type(level)(*(part.numpy() for part in level)) for level in outputs]
     found = decode_picture(levels, 0, metadata, 0.35, math.inf, max_detections=10_000)
     rows = np.concatenate([answer[f"rows{number}"] for number in range(len(levels))])
@@ -83,7 +85,7 @@ def test_the_full_networks_have_the_numbers_of_the_published_files(name, paramet
 
 def test_anchors_and_decoding_are_those_of_the_configuration(cfgs):
     v4, v3, tiny = (
-        describe_darknet(build_darknet(text(2, 0.125, 64)), ("a", "b"), "cfg")
+        describe_darknet(build_darknet(text(2, 0.125, 64)), ("a", "b"))
         for text in (cfgs.yolov4, cfgs.yolov3, cfgs.yolov4_tiny)
     )
     assert (v4.scale_xy, v4.strides, v4.input_size) == ((1.2, 1.1, 1.05), (8, 16, 32), (64, 64))
@@ -92,6 +94,7 @@ def test_anchors_and_decoding_are_those_of_the_configuration(cfgs):
     assert (tiny.scale_xy, tiny.strides) == ((1.05, 1.05), (16, 32))
     assert tiny.anchors == (((23, 27), (37, 58), (81, 82)), ((81, 82), (135, 169), (344, 319)))
     assert (v4.mean, v4.std) == ((0, 0, 0), (1, 1, 1))
+    assert [read_shape_iou(m.configuration) for m in (v4, v3)] == [0.213, 1.0]
 
 
 HEAD = """[convolutional]
@@ -235,18 +238,18 @@ def test_a_configuration_without_a_detector_is_refused():
 
 def test_the_number_of_class_names_must_fit(cfgs):
     with pytest.raises(SettingsError, match=r"tells 3 classes apart, and 2 names were given.*--classes cat dog"):
-        describe_darknet(build_darknet(cfgs.yolov4_tiny(3, 0.125, 64)), ("a", "b"), "tiny.cfg")
+        check_class_names(build_darknet(cfgs.yolov4_tiny(3, 0.125, 64)), ("a", "b"), Path("tiny.cfg"))
 
 
 def test_a_size_that_does_not_fit_the_strides_is_refused():
     detector = build_darknet(network("[convolutional]\nfilters=2\nsize=3\nactivation=linear\n"))
     with pytest.raises(ModelFileError, match=r"the grids .*\(30, 30\).*without padding"):
-        describe_darknet(detector, "abcd", "cfg")
+        describe_darknet(detector, "abcd")
 
 
 def test_the_backend_runs_it_like_any_detector(small_cfgs, random_detector):
     detector = random_detector(small_cfgs["yolov4_tiny"])
-    metadata = describe_darknet(detector, "abc", "cfg")
+    metadata = describe_darknet(detector, "abc")
     images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
     levels = TorchBackend(detector, metadata).run(images)
     assert [level.boxes.shape for level in levels] == [(2, 12, 6, 6), (2, 12, 3, 3)]

@@ -29,7 +29,8 @@ def import_darknet(configuration: Path, weights: Path, class_names: Sequence[str
     """
     text = read_configuration(configuration)
     detector = build_darknet(text, file=str(configuration))
-    metadata = describe_darknet(detector, class_names, str(configuration))
+    check_class_names(detector, class_names, configuration)
+    metadata = describe_darknet(detector, class_names)
     absent = read_weights(detector, weights)
     return Imported(detector.eval(), metadata, missing=absent)
 
@@ -46,36 +47,46 @@ def read_configuration(path: Path) -> str:
         raise ModelFileError(f"{path}: {error.strerror or error}") from error
 
 
-def describe_darknet(detector: Detector, class_names: Sequence[str], file: str) -> ModelMetadata:
-    """The metadata of a detector that ``build_darknet`` made, with the anchors and decoding of its configuration.
-
-    Args:
-        detector: Stays as it is.
-        class_names: In the order of the class ids.
-        file: Name of the configuration, for error messages.
+def check_class_names(detector: Detector, class_names: Sequence[str], file: Path) -> None:
+    """Raise where there are not as many names as the configuration has classes.
 
     Raises:
-        SettingsError: Too few or too many class names.
-        ModelFileError: Its layers do not fit each other at its input size.
+        SettingsError: Too few or too many.
     """
-    from pocketdet import __version__
-
-    network = detector.backbone
-    assert isinstance(network, Darknet)
-    num_classes = network.levels[0].num_classes
+    num_classes = _network(detector).levels[0].num_classes
     if len(class_names) != num_classes:
         raise SettingsError(
             f"{file}: the network tells {num_classes} classes apart, and {len(class_names)} names were given; "
             "name them all in the order of its training: --classes cat dog, or --names coco.names (one a line)"
         )
-    _check_shapes(network, file)
+
+
+def describe_darknet(
+    detector: Detector, class_names: Sequence[str], input_size: tuple[int, int] | None = None
+) -> ModelMetadata:
+    """The metadata of a detector that ``build_darknet`` made, with the anchors and decoding of its configuration.
+
+    Args:
+        detector: Stays as it is.
+        class_names: In the order of the class ids; not necessarily as many as the configuration has.
+        input_size: (height, width) in pixels; by default the configuration's.
+
+    Raises:
+        ModelFileError: Its layers do not fit each other at that size.
+        SettingsError: The size is no multiple of the largest stride.
+    """
+    from pocketdet import __version__
+
+    network = _network(detector)
+    input_size = input_size or network.input_size
+    _check_shapes(network, input_size)
     return ModelMetadata(
         backbone=DARKNET,
         width=1.0,
         neck_width=1.0,
         padding=network.padding,
         class_names=tuple(class_names),
-        input_size=network.input_size,
+        input_size=input_size,
         anchors=tuple(level.anchors for level in network.levels),
         strides=network.strides,
         scale_xy=tuple(level.scale_xy for level in network.levels),
@@ -88,20 +99,25 @@ def describe_darknet(detector: Detector, class_names: Sequence[str], file: str) 
     )
 
 
-def _check_shapes(network: Darknet, file: str) -> None:
-    """A pass that computes nothing, at the size of the configuration."""
-    height, width = network.input_size
+def _network(detector: Detector) -> Darknet:
+    assert isinstance(detector.backbone, Darknet)
+    return detector.backbone
+
+
+def _check_shapes(network: Darknet, input_size: tuple[int, int]) -> None:
+    """A pass that computes nothing."""
+    height, width = input_size
     expected = [(height // stride, width // stride) for stride in network.strides]
     try:
         with torch.inference_mode(), torch.device("meta"):
-            meta = Darknet(network.configuration, file).eval()
+            meta = Darknet(network.configuration, network.file).eval()
             found = [tuple(level.shape[2:]) for level in meta(torch.empty(1, 3, height, width))]
     except RuntimeError as error:
         raise ModelFileError(
-            f"{file}: its layers do not fit each other at {height} x {width} pixels: {error}"
+            f"{network.file}: its layers do not fit each other at {height} x {width} pixels: {error}"
         ) from error
     if found != expected:
         raise ModelFileError(
-            f"{file}: the grids at {height} x {width} pixels are {found}, and its strides say {expected}; "
+            f"{network.file}: the grids at {height} x {width} pixels are {found}, and its strides say {expected}; "
             "a convolution without padding is not supported"
         )

@@ -21,7 +21,6 @@ class Level(NamedTuple):
     num_classes: int
     anchors: tuple[tuple[float, float], ...]  # (width, height) in input pixels
     scale_xy: float
-    shape_iou: float  # iou_thresh: a target is learned by every anchor whose shape overlaps it more
 
 
 class Darknet(nn.Module):
@@ -37,7 +36,7 @@ class Darknet(nn.Module):
 
     def __init__(self, configuration: str, file: str = "cfg") -> None:
         super().__init__()
-        self.configuration = configuration
+        self.configuration, self.file = configuration, file
         net, *self.sections = parse(configuration, file)
         if net.integer("channels", 3) != 3:
             raise net.error(f"reads {net.integer('channels')} channels; only RGB is supported", "channels")
@@ -67,6 +66,12 @@ class Darknet(nn.Module):
             if number in self._read_later or number in wanted:
                 kept[number] = x
         return [kept[level.layer] for level in self.levels]
+
+
+def read_shape_iou(configuration: str) -> float:
+    """The shape IoU above which an anchor learns a target, of a configuration that was read before."""
+    yolo = next(section for section in parse(configuration, "cfg") if section.kind == "yolo")
+    return yolo.number("iou_thresh", 1.0)
 
 
 def _build(sections: Sequence[Section]) -> tuple[list[Layer], list[Level]]:
@@ -117,5 +122,5 @@ def _level(number: int, convolution: Section, yolo: Section, before: Map) -> Lev
             "filters",
         )
     anchors = tuple(pairs[number] for number in mask)
-    scale_xy, shape_iou = yolo.number("scale_x_y", 1.0), yolo.number("iou_thresh", 1.0)
-    return Level(number, kernel, before.channels, before.stride, num_classes, anchors, scale_xy, shape_iou)
+    scale_xy = yolo.number("scale_x_y", 1.0)
+    return Level(number, kernel, before.channels, before.stride, num_classes, anchors, scale_xy)
