@@ -16,7 +16,6 @@ from pocketdet.export.gate import GateReport, compare
 from pocketdet.export.table import find_exporter
 from pocketdet.models.backbone import check_size
 from pocketdet.models.checkpoint import TorchBackend, load_detector
-from pocketdet.runtime.backends import open_backend
 
 MAX_PICTURES = 200
 BUNDLED_PICTURES = Path(__file__).parents[1] / "assets"
@@ -125,7 +124,7 @@ def export(
     with _proving_folder(output) as folder:
         unproven = folder / output.name
         exporter.write(conversion, unproven)
-        gate = compare(TorchBackend(detector, metadata), open_backend(unproven), seen, dataset)
+        gate = compare(TorchBackend(detector, metadata), exporter.read_back(unproven), seen, dataset)
         gate.check(precision, allow_drift)
         metrics = {**metadata.metrics, **gate.to_metrics()}
         exporter.update_metadata(unproven, dataclasses.replace(metadata, metrics=metrics))

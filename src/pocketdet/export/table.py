@@ -3,18 +3,19 @@
 import importlib
 import importlib.util
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import MissingExtraError, SettingsError
 from pocketdet.export.conversion import Conversion, Precision
+from pocketdet.runtime.backends import Backend, open_backend
 
 
 class Exporter(NamedTuple):
     """A file format.
 
     Args:
-        suffix: Of the file that a person names; a key of ``runtime.backends.RUNTIMES``.
+        suffix: Of the file that a person names; a key of ``runtime.backends.RUNTIMES``, if there is no ``read_back``.
         module: In this folder, with the functions ``write(conversion, path)`` and ``update_metadata(path, metadata)``.
         precisions: That it can write.
         packages: That have to be installed, as they are imported.
@@ -35,9 +36,15 @@ class Exporter(NamedTuple):
         """Put other metadata into a file that ``write`` wrote."""
         importlib.import_module(f"pocketdet.export.{self.module}").update_metadata(path, metadata)
 
+    def read_back(self, path: Path) -> Backend:
+        """Open what ``write`` wrote: by the module's own ``read_back`` if it has one, else by the runtime."""
+        module = importlib.import_module(f"pocketdet.export.{self.module}")
+        return cast(Backend, getattr(module, "read_back", open_backend)(path))
+
 
 EXPORTERS = {
     "onnx": Exporter(".onnx", "onnx_file", ("float32", "half"), ("onnx", "onnxscript")),
+    "darknet": Exporter(".cfg", "darknet_file", ("float32",), ()),
 }
 
 

@@ -57,9 +57,14 @@ class LevelHead(nn.Module):
 
     def forward(self, x: Tensor) -> HeadOutput:
         """``(B, C, H, W)`` to raw logits."""
+        x = self.features(x)
+        return HeadOutput(self.boxes(x), self.objectness(x), self.classes(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the outputs read."""
         for name in self.before:
             x = getattr(self, name)(x)
-        return HeadOutput(self.boxes(x), self.objectness(x), self.classes(x))
+        return x
 
 
 class Head(nn.Module):
@@ -68,6 +73,11 @@ class Head(nn.Module):
     def __init__(self, levels: Sequence[LevelHead]) -> None:
         super().__init__()
         self.levels = nn.ModuleList(levels)
+
+    def features(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """The neck's P3, P4, P5 to what the outputs read."""
+        heads = (head for head in self.levels if isinstance(head, LevelHead))
+        return [head.features(level) for head, level in zip(heads, levels, strict=True)]
 
     def forward(self, levels: Sequence[Tensor]) -> list[HeadOutput]:
         """The neck's P3, P4, P5 to raw logits."""

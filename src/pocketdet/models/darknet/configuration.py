@@ -1,12 +1,14 @@
 """The configuration language of darknet (.cfg): sections, their options, and where each of them stands."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import ModelFileError
 
 T = TypeVar("T")
+NOTE = "# pocketdet: "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,22 @@ def parse(text: str, file: str) -> list[Section]:
     return sections
 
 
-def write(sections: list[Section]) -> str:
+def write_note(metadata: ModelMetadata) -> str:
+    """A first line that darknet takes for a comment: what a configuration has no place for, such as class names."""
+    return f"{NOTE}{dataclasses.replace(metadata, configuration='').to_json()}\n"
+
+
+def read_note(text: str, file: str) -> ModelMetadata | None:
+    """What ``write_note`` wrote, if the configuration has it.
+
+    Raises:
+        ModelFileError: It was changed.
+    """
+    line = text.partition("\n")[0]
+    return ModelMetadata.from_json(line.removeprefix(NOTE), f"{file}:1") if line.startswith(NOTE) else None
+
+
+def write_sections(sections: Sequence[Section]) -> str:
     """The text of sections; comments are gone."""
     return "\n".join(
         "\n".join((f"[{section.kind}]", *(f"{name}={value}" for name, value in section.options.items()), ""))

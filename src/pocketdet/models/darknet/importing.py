@@ -1,5 +1,6 @@
 """A darknet configuration and its weights become a detector of pocketdet."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 from pocketdet.core.metadata import DARKNET, ModelMetadata
 from pocketdet.errors import ModelFileError, SettingsError
+from pocketdet.models.darknet.configuration import read_note
 from pocketdet.models.darknet.network import Darknet
 from pocketdet.models.darknet.weights import read_weights
 from pocketdet.models.detector import NO_MEAN, NO_STD, Detector, build_darknet
@@ -21,7 +23,8 @@ def import_darknet(configuration: Path, weights: Path, class_names: Sequence[str
     Args:
         configuration: The ``.cfg`` file.
         weights: The ``.weights`` file.
-        class_names: In the order of the class ids; darknet's files do not hold them.
+        class_names: In the order of the class ids; darknet's files do not hold them, but for those that
+            ``pocketdet export`` wrote.
 
     Raises:
         ModelFileError: A file is missing, cut, not supported, or the two do not belong together.
@@ -29,8 +32,13 @@ def import_darknet(configuration: Path, weights: Path, class_names: Sequence[str
     """
     text = read_configuration(configuration)
     detector = build_darknet(text, file=str(configuration))
+    note = read_note(text, str(configuration))
+    class_names = class_names or (note.class_names if note else ())
     check_class_names(detector, class_names, configuration)
     metadata = describe_darknet(detector, class_names)
+    if note is not None:
+        facts = ("licence", "training_data", "metrics", "padding_colour")
+        metadata = dataclasses.replace(metadata, **{name: getattr(note, name) for name in facts})
     absent = read_weights(detector, weights)
     return Imported(detector.eval(), metadata, missing=absent)
 

@@ -33,8 +33,8 @@ def read_weights(detector: Detector, path: Path) -> tuple[str, ...]:
     """
     numbers = _read_numbers(path)
     place, absent = 0, []
-    for name, layer in _layers(detector):
-        size = sum(tensor.numel() for tensor in _tensors(layer))
+    for name, layer in layers_in_order(detector):
+        size = sum(tensor.numel() for tensor in tensors_of(layer))
         if place == len(numbers):
             absent.append(name)
         elif place + size > len(numbers):
@@ -62,10 +62,10 @@ def write_weights(detector: Detector, path: Path) -> None:
     """
     with path.open("wb") as file:
         file.write(struct.pack("<iiiQ", *VERSION, 0))
-        for _, layer in _layers(detector):
+        for _, layer in layers_in_order(detector):
             if isinstance(layer, LevelHead):
                 layer = _fused(layer)
-            for tensor in _tensors(layer):
+            for tensor in tensors_of(layer):
                 file.write(tensor.detach().cpu().float().contiguous().numpy().tobytes())
 
 
@@ -86,7 +86,7 @@ def _read_numbers(path: Path) -> NDArray[np.float32]:
     return np.frombuffer(content, "<f4", offset=start)
 
 
-def _layers(detector: Detector) -> Iterator[tuple[str, nn.Module]]:
+def layers_in_order(detector: Detector) -> Iterator[tuple[str, nn.Module]]:
     """Convolutions and heads in the order of the configuration, each by the place of its section."""
     network = detector.backbone
     assert isinstance(network, Darknet)
@@ -96,7 +96,7 @@ def _layers(detector: Detector) -> Iterator[tuple[str, nn.Module]]:
             yield f"layer {number} (line {section.line})", heads.get(number, layer)
 
 
-def _tensors(layer: nn.Module) -> list[Tensor]:
+def tensors_of(layer: nn.Module) -> list[Tensor]:
     """Of a layer in the order of the file: biases, then what else its batch norm has, then weights."""
     if isinstance(layer, LevelHead):
         outputs = (layer.boxes, layer.objectness, layer.classes)
@@ -121,7 +121,7 @@ def _fill(layer: nn.Module, numbers: NDArray[np.float32]) -> None:
         _split(fused, layer)
         return
     place = 0
-    for tensor in _tensors(layer):
+    for tensor in tensors_of(layer):
         part = numbers[place : place + tensor.numel()]
         tensor.copy_(torch.from_numpy(part.astype(np.float32)).view_as(tensor))
         place += tensor.numel()
@@ -157,4 +157,4 @@ def _split(fused: Convolution, head: LevelHead) -> None:
 
 
 def _count(detector: Detector) -> int:
-    return sum(tensor.numel() for _, layer in _layers(detector) for tensor in _tensors(layer))
+    return sum(tensor.numel() for _, layer in layers_in_order(detector) for tensor in tensors_of(layer))
