@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,43 @@ def test_mobilenet_v1_computes_what_timm_computes(tmp_path, suffix):
     images = torch.randn(1, 3, 96, 96)
     with torch.inference_mode():
         torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "ours", "stages", "says_how"),
+    [
+        ("mobilenetv2_050", ("mobilenet_v2", 0.5), (2, 4, 6), False),
+        ("mobilenetv3_small_100", ("mobilenet_v3_small", 1.0), (1, 3, 4), False),
+        ("mobilenetv3_large_100", ("mobilenet_v3_large", 1.0), (2, 4, 5), True),
+        ("tf_mobilenetv3_small_100", ("mobilenet_v3_small", 1.0), (1, 3, 4), True),
+        ("tf_mobilenetv3_large_minimal_100", ("mobilenet_v3_large_minimalistic", 1.0), (2, 4, 5), True),
+    ],
+)
+def test_a_backbone_computes_what_timm_computes(tmp_path, architecture, ours, stages, says_how):
+    torch.manual_seed(0)
+    model = timm.create_model(architecture).eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean, 0, 0.1)
+            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    if says_how:  # as timm's hub has it beside the weights
+        config = {"architecture": architecture, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    info = read_start_weights_info(tmp_path / "model.safetensors")
+    mean_and_std = ((0.5,) * 3, (0.25,) * 3) if says_how else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert info[:3] == ("same" if architecture.startswith("tf_") else "symmetric", *mean_and_std)
+    backbone = build_backbone(*ours, info.padding).eval()
+    report = load_start_weights(backbone, tmp_path / "model.safetensors")
+    assert (report.missing, report.mismatched) == ((), ())
+    images = torch.randn(1, 3, 96, 64)
+    with torch.inference_mode():
+        levels, x = iter(backbone(images)), model.bn1(model.conv_stem(images))
+        for number, stage in enumerate(model.blocks):
+            x = stage(x)
+            if number in stages:
+                torch.testing.assert_close(next(levels), x, rtol=1e-4, atol=1e-4)
+    assert next(levels, None) is None
 
 
 @pytest.fixture

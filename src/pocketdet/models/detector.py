@@ -28,6 +28,7 @@ IMAGENET_MEAN: PerChannel = (0.485, 0.456, 0.406)
 IMAGENET_STD: PerChannel = (0.229, 0.224, 0.225)
 NO_MEAN: PerChannel = (0.0, 0.0, 0.0)
 NO_STD: PerChannel = (1.0, 1.0, 1.0)
+HALF: PerChannel = (0.5, 0.5, 0.5)  # as mean and std: x / 127.5 - 1, of 0 to 255
 
 
 class Detector(nn.Module):

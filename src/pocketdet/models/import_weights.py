@@ -1,7 +1,6 @@
-"""Start weights: files of this project, of torchvision and of timm, into the networks of this project."""
+"""Start weights: files of this project, of torchvision, timm, Keras and TF-slim, into the networks of this project."""
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +12,15 @@ from torch import Tensor, nn
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import ModelFileError
 from pocketdet.models.checkpoint import CHECKSUM_KEY, METADATA_KEY, read_safetensors, verify
-from pocketdet.models.detector import IMAGENET_MEAN, IMAGENET_STD, Detector, PerChannel
+from pocketdet.models.detector import HALF, IMAGENET_MEAN, IMAGENET_STD, Detector, PerChannel
+from pocketdet.models.import_tensorflow import EPS as TENSORFLOW_EPS
+from pocketdet.models.import_tensorflow import SUFFIXES as TENSORFLOW_SUFFIXES
+from pocketdet.models.import_tensorflow import from_tensorflow, is_tensorflow, read_tensorflow
+from pocketdet.models.import_timm import MARK as TIMM_MARK
+from pocketdet.models.import_timm import from_timm, read_timm_info
 
-HALF: PerChannel = (0.5, 0.5, 0.5)  # x / 127.5 - 1, in 0 to 1
-TIMM_MARK = "conv_stem.weight"
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+FOREIGN_SUFFIXES = (*TORCH_SUFFIXES, *TENSORFLOW_SUFFIXES)
 
 
 class StartWeightsInfo(NamedTuple):
@@ -68,7 +71,7 @@ class Report:
 
 
 class _Source(NamedTuple):
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Tensor]  # under our names, as far as they are of a backbone
     info: StartWeightsInfo
     eps: float | None  # of its batch norms; None: as the network's
 
@@ -81,13 +84,13 @@ def read_start_weights_info(path: str | Path) -> StartWeightsInfo:
     Raises:
         ModelFileError: Missing, cut or of another kind.
     """
-    if Path(path).suffix in TORCH_SUFFIXES:
-        return _read(path).info
+    if Path(path).suffix in FOREIGN_SUFFIXES:
+        return _info({}, _read_tensors(path)[0], path)
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             return _info(file.metadata() or {}, file.keys(), path)
     except (safetensors.SafetensorError, OSError):
-        return _read(path).info  # which says what is wrong
+        return _info({}, _read_tensors(path)[0], path)  # which says what is wrong
 
 
 def read_start_channels(path: str | Path, network: ModelMetadata) -> dict[str, int]:
@@ -97,7 +100,7 @@ def read_start_channels(path: str | Path, network: ModelMetadata) -> dict[str, i
         path: A file that ``read_start_weights_info`` has read.
         network: To be filled; its backbone's or its neck's width may be another.
     """
-    if Path(path).suffix in TORCH_SUFFIXES:
+    if Path(path).suffix in FOREIGN_SUFFIXES:
         return {}
     with safetensors.safe_open(str(path), framework="pt") as file:
         header = file.metadata() or {}
@@ -112,18 +115,20 @@ def read_start_channels(path: str | Path, network: ModelMetadata) -> dict[str, i
 def load_start_weights(network: nn.Module, path: str | Path) -> Report:
     """Fill a network with the weights of a file, as far as names and shapes agree.
 
-    The file may hold a backbone, a classification network or a whole detector: ours, torchvision's MobileNet V2
-    or V3, timm's mobilenetv1_100. Where its batch norms were trained with another eps, their scales are adjusted
-    such that the network computes the same.
+    The file may hold a backbone, a classification network or a whole detector of ours, or a MobileNet of torchvision,
+    timm, Keras or TF-slim. Where its batch norms were trained with another eps, their scales are adjusted such that
+    the network computes the same.
 
     Args:
         network: A ``Detector``, ``Backbone`` or ``Classifier``.
-        path: ``.safetensors``, or a state dict as ``.pth``, ``.pt`` or ``.bin``; no pickled code is executed.
+        path: ``.safetensors``; a state dict as ``.pth``, ``.pt`` or ``.bin``; an ``.h5`` file of Keras; or an ``.npz``
+            file of TensorFlow's variables by name. Nothing in it is executed.
 
     Raises:
         ModelFileError: Missing, cut, of another kind, or nothing in it fits.
+        MissingExtraError: An ``.h5`` file needs h5py.
     """
-    source = _read(path)
+    source = _read(path, network)
     tensors = _renamed(source.tensors, network)
     own = network.state_dict()
     loaded = [key for key in own if key in tensors and tensors[key].shape == own[key].shape]
@@ -144,19 +149,27 @@ def load_start_weights(network: nn.Module, path: str | Path) -> Report:
     )
 
 
-def _read(path: str | Path) -> _Source:
-    header: dict[str, str] = {}
+def _read(path: str | Path, network: nn.Module) -> _Source:
+    tensors, header = _read_tensors(path)
+    info = _info(header, tensors, path)
+    features = getattr(network.backbone if isinstance(network, Detector) else network, "features", nn.Sequential())
+    if is_tensorflow(tensors):
+        return _Source(from_tensorflow(tensors, features), info, TENSORFLOW_EPS)
+    if TIMM_MARK in tensors:
+        return _Source(from_timm(tensors, features), info, read_timm_info(path, tensors).eps)
+    return _Source(tensors, info, float(header["bn_eps"]) if "bn_eps" in header else None)
+
+
+def _read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """As the file names them, and the header of a safetensors file."""
     if Path(path).suffix in TORCH_SUFFIXES:
-        tensors = read_torch(path)
-    else:
-        tensors, header = read_safetensors(path)
+        return read_torch(path), {}
+    if Path(path).suffix in TENSORFLOW_SUFFIXES:
+        return read_tensorflow(path), {}
+    tensors, header = read_safetensors(path)
     if CHECKSUM_KEY in header and METADATA_KEY in header:
         verify(tensors, header, path)
-    eps = float(header["bn_eps"]) if "bn_eps" in header else None
-    info = _info(header, tensors, path)
-    if TIMM_MARK in tensors:
-        tensors, eps = _from_timm(tensors), 1e-5
-    return _Source(tensors, info, eps)
+    return tensors, header
 
 
 def read_torch(path: str | Path) -> dict[str, Tensor]:
@@ -184,31 +197,22 @@ def _info(header: Mapping[str, str], keys: Iterable[str], path: str | Path) -> S
     if METADATA_KEY in header:
         metadata = ModelMetadata.from_json(header[METADATA_KEY], str(path))
         return StartWeightsInfo(metadata.padding, metadata.mean, metadata.std, metadata.neck_activation)
+    keys = set(keys)
+    if is_tensorflow(keys):
+        return StartWeightsInfo("same", HALF, HALF)
+    if TIMM_MARK in keys:
+        return StartWeightsInfo(*read_timm_info(path, keys)[:3])
     padding = "same" if "same" in header.get("padding", "") else "symmetric"
-    if TIMM_MARK in set(keys) or "127.5" in header.get("normalisation", ""):
+    if "127.5" in header.get("normalisation", ""):
         return StartWeightsInfo(padding, HALF, HALF)
     return StartWeightsInfo(padding, IMAGENET_MEAN, IMAGENET_STD)
-
-
-def _from_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Timm's names of MobileNet V1: ``blocks.S.R`` counts stages and repeats where ours counts blocks."""
-    places = [re.match(r"blocks\.(\d+)\.(\d+)\.", key) for key in tensors]
-    blocks = sorted({(int(place[1]), int(place[2])) for place in places if place})
-    layers = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1.0", "bn2": "1.1"}
-    names = {"conv_stem": "features.0.0", "bn1": "features.0.1"} | {
-        f"blocks.{stage}.{repeat}.{theirs}": f"features.{number}.{ours}"
-        for number, (stage, repeat) in enumerate(blocks, start=1)
-        for theirs, ours in layers.items()
-    }
-    split = {key: key.rpartition(".") for key in tensors}
-    return {f"{names.get(split[key][0], split[key][0])}.{split[key][2]}": tensor for key, tensor in tensors.items()}
 
 
 def _renamed(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """A detector's backbone has a prefix that a backbone alone has not."""
     from_detector = any(key.startswith("backbone.") for key in tensors)
     if isinstance(network, Detector) and not from_detector:
-        return {f"backbone.{key}": tensor for key, tensor in tensors.items()}
+        return {f"backbone.{key}" if key.startswith("features.") else key: t for key, t in tensors.items()}
     if from_detector and not isinstance(network, Detector):
         return {key.removeprefix("backbone."): tensor for key, tensor in tensors.items()}
     return dict(tensors)
