@@ -74,7 +74,8 @@ def find_checkpoint(path: str | Path) -> Path:
     if path.suffix.lower() in PICKLED_SUFFIXES:
         raise ModelFileError(
             f"{path}: '{path.suffix}' files can run code when they are opened and are not read as models; "
-            f"use {BEST_CHECKPOINT} from the folder of the training run"
+            f"use {BEST_CHECKPOINT} from the folder of the training run, or make a checkpoint of a foreign one by "
+            "pocketdet import"
         )
     if path.suffix.lower() != ".safetensors":
         raise ModelFileError(

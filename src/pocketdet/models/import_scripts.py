@@ -6,20 +6,24 @@ classes together. In their V3 squeeze-and-excitation comes before the activation
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 
 from pocketdet.core.metadata import YOLOV4_ANCHORS, Anchors, ModelMetadata
 from pocketdet.errors import ModelFileError
 from pocketdet.models.backbone import Backbone
-from pocketdet.models.detector import Detector, build_from_metadata
+from pocketdet.models.detector import NO_MEAN, NO_STD, Detector, build_from_metadata
 from pocketdet.models.head import ANCHORS_PER_CELL
 from pocketdet.models.import_weights import adjust_eps, read_torch
+from pocketdet.models.importing import Imported, check_class_names
 from pocketdet.models.roles import find_roles, norm_of
 
 EPS = 1e-5  # of all their batch norms
 LETTERBOX_COLOUR = (128, 128, 128)
+NOTE = (
+    "pictures are letterboxed, as with letterbox_image = True in the scripts, whose default stretches them; "
+    "evaluate tells what the detector is worth"
+)
 MARKS = {  # a key that only one of the networks has
     "backbone.model.stage1.1.3.weight": "mobilenet_v1",
     "backbone.model.features.1.conv.0.0.weight": "mobilenet_v2",
@@ -51,20 +55,6 @@ NECK_LAYERS = {"conv": "0", "bn": "1", "0": "0.0", "1": "0.1", "3": "1.0", "4": 
 OUTPUTS = ("yolo_head3.1", "yolo_head2.1", "yolo_head1.1")  # P3, P4, P5
 
 
-class Imported(NamedTuple):
-    """A detector from a foreign file.
-
-    Args:
-        detector: In evaluation mode.
-        metadata: Of the detector.
-        unused: Keys of the file that no part of the detector needs.
-    """
-
-    detector: Detector
-    metadata: ModelMetadata
-    unused: tuple[str, ...]
-
-
 def import_scripts(
     path: str | Path,
     class_names: Sequence[str],
@@ -80,7 +70,8 @@ def import_scripts(
         input_size: (height, width) in pixels that the network was trained at.
 
     Raises:
-        ModelFileError: Missing, cut, of another network, or with another number of classes.
+        ModelFileError: Missing, cut, or of another network.
+        SettingsError: Too few or too many class names.
     """
     from pocketdet import __version__
 
@@ -95,18 +86,17 @@ def import_scripts(
         input_size=input_size,
         anchors=anchors,
         scale_xy=(1.0, 1.0, 1.0),
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
+        mean=NO_MEAN,
+        std=NO_STD,
         padding_colour=LETTERBOX_COLOUR,
         se_before_activation=backbone == "mobilenet_v3_large",
-        licence="unknown",
-        training_data="unknown",
+        licence="",
         pocketdet_version=__version__,
     )
     detector = build_from_metadata(metadata)
     ours, unused = _to_ours(tensors, detector, backbone)
     _fill(detector, ours, path)
-    return Imported(detector.eval(), metadata, unused)
+    return Imported(detector.eval(), metadata, unused, notes=(NOTE,))
 
 
 def _check(tensors: Mapping[str, Tensor], class_names: Sequence[str], path: str | Path) -> str:
@@ -124,11 +114,7 @@ def _check(tensors: Mapping[str, Tensor], class_names: Sequence[str], path: str 
         raise ModelFileError(
             f"{path}: its three outputs have {', '.join(map(str, channels))} channels; expected 3 x (5 + classes) each"
         )
-    if len(class_names) != num_classes:
-        raise ModelFileError(
-            f"{path}: the network tells {num_classes} classes apart, and {len(class_names)} names were given; "
-            "the file does not hold their names: give all of them, in the order that it was trained with"
-        )
+    check_class_names(class_names, num_classes, str(path))
     return backbone
 
 

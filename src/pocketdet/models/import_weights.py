@@ -20,6 +20,7 @@ from pocketdet.models.import_timm import MARK as TIMM_MARK
 from pocketdet.models.import_timm import from_timm, read_timm_info
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+SCRIPTS_MARK = "yolo_head1.1.weight"  # see import_scripts
 FOREIGN_SUFFIXES = (*TORCH_SUFFIXES, *TENSORFLOW_SUFFIXES)
 
 
@@ -133,6 +134,10 @@ def load_start_weights(network: nn.Module, path: str | Path) -> Report:
     own = network.state_dict()
     loaded = [key for key in own if key in tensors and tensors[key].shape == own[key].shape]
     if not any(own[key].dim() == 4 for key in loaded):
+        if SCRIPTS_MARK in tensors:
+            raise ModelFileError(
+                f"{path}: a detector of the MobileNet-YOLOv4 scripts; make a checkpoint of it first: pocketdet import"
+            )
         raise ModelFileError(
             f"{path}: no convolution in it fits the network; the file starts with {', '.join(list(tensors)[:3])}, "
             f"the network with {', '.join(list(own)[:3])}: choose start weights of the same backbone and width"

@@ -1,10 +1,11 @@
 """Detectors of other projects: what every way of importing one gives, and the file that it becomes."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pocketdet.core.metadata import ModelMetadata
+from pocketdet.core.metadata import Anchors, ModelMetadata
 from pocketdet.errors import ModelFileError, SettingsError
 from pocketdet.models.checkpoint import save_detector
 from pocketdet.models.detector import Detector
@@ -64,6 +65,37 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path}: no list of class names, one a line, can be read ({error})") from error
+
+
+def check_class_names(class_names: Sequence[str], num_classes: int, file: str) -> None:
+    """Ask for the names that most files of other projects do not hold.
+
+    Raises:
+        SettingsError: Too few or too many of them.
+    """
+    if len(class_names) != num_classes:
+        raise SettingsError(
+            f"{file}: the network tells {num_classes} classes apart, and {len(class_names)} names were given; "
+            "name them all in the order of its training: --classes cat dog, or --names coco.names (one a line)"
+        )
+
+
+def read_anchors(path: Path) -> Anchors:
+    """Nine anchors, width and height in input pixels, P3's first: "12,16, 19,36, ...", as the scripts' files have them.
+
+    Raises:
+        ModelFileError: The file cannot be read, or does not hold 18 numbers above 0.
+    """
+    try:
+        numbers = [float(number) for number in path.read_text(encoding="utf-8").replace(",", " ").split()]
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: no list of anchors, numbers between commas, can be read ({error})") from error
+    if len(numbers) != 18 or min(numbers) <= 0:
+        raise ModelFileError(
+            f"{path}: holds {len(numbers)} numbers; expected 18 above 0: width and height of nine anchors, P3's first"
+        )
+    pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
+    return tuple(tuple(pairs[first : first + 3]) for first in (0, 3, 6))
 
 
 def save_imported(imported: Imported, output: Path) -> None:
