@@ -131,3 +131,24 @@ def test_a_wrong_file_is_refused_with_the_place(tmp_path, value, message):
     write(tmp_path / "annotations/train.json", value)
     with pytest.raises(AnnotationError, match=message):
         load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+def test_model_makers_folder_is_read_without_its_background(tmp_path, is_split):
+    value = content([{"bbox": [2, 3, 4, 5]}])
+    value["categories"] = [{"id": 0, "name": "background"}, *CATEGORIES]
+    for split in ("train", "validation") if is_split else (".",):
+        picture(tmp_path / split / "images/a.jpg")
+        write(tmp_path / split / "labels.json", value)
+    assert list_splits(tmp_path) == ({"train": 1, "validation": 1} if is_split else {"train": 1})
+    dataset = load_dataset(tmp_path, ("val",) if is_split else ("train",))
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.records[0].class_ids.tolist() == [0]
+
+
+def test_a_background_with_objects_is_a_class(tmp_path):
+    value = content([{"category_id": 0}])
+    value["categories"] = [{"id": 0, "name": "background"}, *CATEGORIES]
+    picture(tmp_path / "images/a.jpg")
+    write(tmp_path / "labels.json", value)
+    assert load_dataset(tmp_path).class_names == ("background", "cat", "dog")

@@ -168,3 +168,11 @@ def test_animals_reads_whole():
     dataset = load_dataset(ANIMALS, ("extra2007",), ("cat", "cow", "dog", "horse", "person", "sheep"))
     assert len(dataset.records) == 182
     assert all("not asked for" in line for line in dataset.skipped)
+
+
+def test_model_makers_folder_has_its_pictures_in_images(tmp_path):
+    add(tmp_path, "a", box_xml("cat", (3, 4, 10, 20)))
+    (tmp_path / "JPEGImages").rename(tmp_path / "images")
+    dataset = load_dataset(tmp_path)
+    assert dataset.records[0].path == tmp_path / "images/a.jpg"
+    np.testing.assert_array_equal(dataset.records[0].boxes, [[2, 3, 10, 20]])

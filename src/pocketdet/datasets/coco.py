@@ -1,4 +1,7 @@
-"""COCO: ``annotations/*.json`` with pictures in a folder of their own, or ``SPLIT/_annotations.coco.json``."""
+"""COCO: ``annotations/*.json`` with pictures in a folder of their own, or one file in each split's folder.
+
+Roboflow calls that file ``_annotations.coco.json`` and MediaPipe Model Maker ``labels.json``.
+"""
 
 import collections
 import contextlib
@@ -12,7 +15,9 @@ from pocketdet.datasets.findings import Journal, Place
 from pocketdet.datasets.labels import Label, LabelledPicture, Split, is_picture, size_or_complaint
 from pocketdet.errors import AnnotationError
 
-_ROBOFLOW = "_annotations.coco.json"
+_ONE_A_FOLDER = ("_annotations.coco.json", "labels.json")
+_ONLY_SPLIT = "train"  # where one folder is all there is
+_BACKGROUND = (0, "background")  # a category that Model Maker reserves
 _HUGE = 1e9  # pixels; no picture is as large, and NaN and infinity fail the comparison too
 _PARTS = ("images", "annotations", "categories")
 
@@ -44,6 +49,9 @@ class CocoFolder:
         path = self.files[split]
         content = _read_json(path)
         names = _read_categories(content["categories"], path)
+        used = {annotation.get("category_id") for annotation in content["annotations"] if isinstance(annotation, dict)}
+        if _BACKGROUND in names.items() and _BACKGROUND[0] not in used:
+            del names[_BACKGROUND[0]]
         images = _read_images(content["images"], path, journal)
         labels = _group_by_picture(content["annotations"], images, names, path, journal)
         pictures = []
@@ -70,10 +78,12 @@ class CocoFolder:
 def find_coco(path: Path) -> CocoFolder | None:
     """The data set, where ``path`` is a folder in this layout or one JSON file of it."""
     if path.suffix.lower() == ".json":
-        return CocoFolder({path.parent.name if path.name == _ROBOFLOW else _split_name(path): path})
-    roboflow = sorted(path.glob(f"*/{_ROBOFLOW}"))
-    if roboflow:
-        return CocoFolder({file.parent.name: file for file in roboflow})
+        return CocoFolder({path.parent.name if path.name in _ONE_A_FOLDER else _split_name(path): path})
+    for name in _ONE_A_FOLDER:
+        if files := sorted(path.glob(f"*/{name}")):
+            return CocoFolder({file.parent.name: file for file in files})
+        if (path / name).is_file():
+            return CocoFolder({_ONLY_SPLIT: path / name})
     files = sorted((path / "annotations").glob("*.json"))
     # COCO's own folder also holds captions and key points of the same pictures.
     instances = [file for file in files if file.stem.startswith("instances_")] or files

@@ -23,7 +23,7 @@ _SYNONYMS = {"valid": "val", "validation": "val"}
 _LAYOUTS = """expected one of
   VOC:  Annotations/*.xml, JPEGImages/*, and lists in ImageSets/Main/SPLIT.txt (without lists all is "train")
   COCO: annotations/*.json with the pictures in a folder named as the split or in images/,
-        or SPLIT/_annotations.coco.json beside its pictures
+        or SPLIT/_annotations.coco.json (or labels.json) beside its pictures
   YOLO: data.yaml with train, val and names, or images/SPLIT/* and labels/SPLIT/*.txt"""
 
 

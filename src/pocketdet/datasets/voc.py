@@ -1,4 +1,4 @@
-"""PASCAL VOC: ``Annotations/ID.xml``, ``JPEGImages/ID.*``, ``ImageSets/Main/SPLIT.txt``."""
+"""PASCAL VOC: ``Annotations/ID.xml``, ``JPEGImages/ID.*`` (or ``images/ID.*``), ``ImageSets/Main/SPLIT.txt``."""
 
 import contextlib
 import dataclasses
@@ -22,6 +22,7 @@ from pocketdet.datasets.labels import (
 from pocketdet.errors import AnnotationError
 
 _ONLY_SPLIT = "train"  # where there are no lists
+_PICTURE_FOLDERS = ("JPEGImages", "images")  # the second is MediaPipe Model Maker's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +31,11 @@ class VocFolder:
 
     Args:
         root: The folder that holds ``Annotations``.
+        picture_folder: Beside it.
     """
 
     root: Path
+    picture_folder: str = _PICTURE_FOLDERS[0]
 
     def split_names(self) -> list[str]:
         """The lists."""
@@ -52,7 +55,7 @@ class VocFolder:
         for picture_id in self._splits[split]:
             path = self._pictures.get(picture_id)
             if path is None:
-                missing = self.root / "JPEGImages" / f"{picture_id}.*"
+                missing = self.root / self.picture_folder / f"{picture_id}.*"
                 journal.note("no-picture", missing, f": no such picture, but {split!r} lists it")
             elif picture_id not in self._annotation_paths:
                 missing = self.root / "Annotations" / f"{picture_id}.xml"
@@ -92,7 +95,7 @@ class VocFolder:
 
     @functools.cached_property
     def _pictures(self) -> dict[str, Path]:
-        return {path.stem: path for path in find_pictures(self.root / "JPEGImages")}
+        return {path.stem: path for path in find_pictures(self.root / self.picture_folder)}
 
     @functools.cached_property
     def _annotations(self) -> dict[str, "_Annotation"]:
@@ -121,7 +124,12 @@ _NO_ANNOTATION = _Annotation([], None, False, [])
 
 def find_voc(path: Path) -> VocFolder | None:
     """The data set, where ``path`` is a folder in this layout."""
-    return VocFolder(path) if (path / "Annotations").is_dir() and (path / "JPEGImages").is_dir() else None
+    folders = [name for name in _PICTURE_FOLDERS if (path / name).is_dir()]
+    if not folders or not (path / "Annotations").is_dir():
+        return None
+    if folders[0] != _PICTURE_FOLDERS[0] and not any((path / "Annotations").glob("*.xml")):
+        return None  # COCO's annotations/ on a disk that takes upper and lower case for the same
+    return VocFolder(path, folders[0])
 
 
 def _read_list(path: Path) -> list[str] | None:
