@@ -119,7 +119,7 @@ def test_mobilenet_v1_computes_what_timm_computes(tmp_path, suffix):
     report = load_start_weights(ours, path)
     assert (report.missing, report.unexpected, report.mismatched) == ((), (), ())
     assert (report.padding, report.mean, report.std) == ("symmetric", (0.5,) * 3, (0.5,) * 3)
-    assert read_start_weights_info(path) == (report.padding, report.mean, report.std, report.neck_activation)
+    assert read_start_weights_info(path) == (report.padding, report.mean, report.std, report.detector)
     images = torch.randn(1, 3, 96, 96)
     with torch.inference_mode():
         torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-5)

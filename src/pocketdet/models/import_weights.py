@@ -30,7 +30,7 @@ class StartWeightsInfo(NamedTuple):
     padding: str  # "same" or "symmetric"
     mean: PerChannel  # of RGB in 0 to 1
     std: PerChannel
-    neck_activation: str | None = None  # where the file holds a neck of ours
+    detector: ModelMetadata | None = None  # where the file holds a detector of ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Report:
         padding: The backbone's padding that the weights were trained with.
         mean: The normalisation that the weights were trained with.
         std: Likewise.
-        neck_activation: Likewise, where the file holds a neck of ours.
+        detector: Of the file, where it holds a detector of ours.
     """
 
     loaded: tuple[str, ...]
@@ -55,7 +55,7 @@ class Report:
     padding: str
     mean: PerChannel
     std: PerChannel
-    neck_activation: str | None
+    detector: ModelMetadata | None
 
     def to_text(self) -> str:
         """A line a kind, every key named; a part of a detector of which the file has nothing is named as a whole."""
@@ -201,7 +201,7 @@ def read_torch(path: str | Path) -> dict[str, Tensor]:
 def _info(header: Mapping[str, str], keys: Iterable[str], path: str | Path) -> StartWeightsInfo:
     if METADATA_KEY in header:
         metadata = ModelMetadata.from_json(header[METADATA_KEY], str(path))
-        return StartWeightsInfo(metadata.padding, metadata.mean, metadata.std, metadata.neck_activation)
+        return StartWeightsInfo(metadata.padding, metadata.mean, metadata.std, metadata)
     keys = set(keys)
     if is_tensorflow(keys):
         return StartWeightsInfo("same", HALF, HALF)

@@ -23,13 +23,13 @@ def choose_anchors(records: Sequence[Record], settings: TrainSettings, usual: An
     Args:
         records: The training pictures, with at least one object.
         settings: Of the run.
-        usual: The network's own anchors, as a rule YOLOv4's; own ones are as many.
+        usual: The network's own anchors, as a rule YOLOv4's or those of the start weights; own ones are as many.
         console: For the comparison.
 
     Raises:
         DataError: Too few different boxes for own anchors.
     """
-    if settings.anchors == "yolov4":
+    if settings.anchors != "kmeans":
         return usual
     input_size = (settings.size, settings.size)
     labelled = [record for record in records if len(record.boxes)]

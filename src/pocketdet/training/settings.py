@@ -58,11 +58,14 @@ class TrainSettings:
         box_loss: The box term is 1 minus this overlap of box and target.
         shape_iou: A target is learned by every anchor whose shape has an IoU with it above this, and by its best one; 1
             means the best one alone, as YOLOv3 does. By default 0.213, or what a .cfg says (iou_thresh).
-        grid_sensitivity: Stretch the centres a little beyond their cells, so that they reach its border.
+        grid_sensitivity: Stretch the centres a little beyond their cells, so that they reach its border; by default
+            on, or as a detector given as start weights does it.
         class_weights: Objects of rare classes count more, up to 10 times as much as those of the most frequent one.
-        anchors: YOLOv4's (or those of the .cfg), or the centres of a k-means over the training boxes at this size.
+        anchors: YOLOv4's (or those of the .cfg), or the centres of a k-means over the training boxes at this size. By
+            default those of the same detector given as start weights, else YOLOv4's.
         ema: Decay of the average of the weights; 0 is off.
-        start_weights: A safetensors file with weights of the backbone or of a whole detector.
+        start_weights: Weights of the backbone or of a whole detector: .safetensors, a state dict as .pth, Keras' .h5,
+            or TensorFlow's variables by name as .npz.
         teacher: A larger pocketdet detector with the same classes to learn from, besides the labels: a .safetensors
             checkpoint or the folder of a training run.
         teacher_weight: Of the teacher's term in the loss.
@@ -115,9 +118,9 @@ class TrainSettings:
     label_smoothing: float = 0.0
     box_loss: BoxLoss = "ciou"
     shape_iou: float | None = None
-    grid_sensitivity: bool = True
+    grid_sensitivity: bool | None = None
     class_weights: bool = False
-    anchors: AnchorChoice = "yolov4"
+    anchors: AnchorChoice | None = None
     ema: float = 0.998
     start_weights: Path | None = None
     teacher: Path | None = None
@@ -169,7 +172,7 @@ class TrainSettings:
         if self.shape_iou is not None and not 0 < self.shape_iou <= 1:
             raise SettingsError(f"shape_iou is {self.shape_iou}; it must be above 0 and at most 1")
         for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in (*known, None):
                 raise SettingsError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
         for name in ("ema", "dropblock", "multi_scale"):
             if not 0 <= getattr(self, name) < 1:

@@ -19,6 +19,9 @@ from pocketdet.training.processes import on_first
 from pocketdet.training.run_folder import RunFolder
 from pocketdet.training.settings import TrainSettings
 
+# What a detector and the one that it starts from must share for the boxes to mean the same.
+SAME_DETECTOR = ("width", "neck_width", "neck_convolution", "strides", "configuration")
+
 
 def tell_data(training: Dataset, validation: Dataset, console: Console) -> None:
     """How many pictures and classes, and what was left out."""
@@ -37,20 +40,50 @@ def describe(data: Path, training: Dataset, settings: TrainSettings, console: Co
     from pocketdet import __version__
 
     network = _network(training, settings)
-    metadata = dataclasses.replace(
+    if settings.start_weights is not None:
+        network = _as_started(network, settings.start_weights, settings, console)
+    return dataclasses.replace(
         network,
         anchors=on_first(lambda: choose_anchors(training.records, settings, network.anchors, console)),
-        scale_xy=network.scale_xy if settings.grid_sensitivity else (1.0,) * len(network.strides),
+        scale_xy=(1.0,) * len(network.strides) if settings.grid_sensitivity is False else network.scale_xy,
         training_data=f"{data.resolve().name} ({', '.join(settings.train_splits)})"
         + (", and pictures that a teacher labelled" if settings.pseudo_label is not None else ""),
         pocketdet_version=__version__,
     )
-    if settings.start_weights is None:
-        return metadata
-    start = read_start_weights_info(settings.start_weights)
-    channels = read_start_channels(settings.start_weights, metadata)
-    padding = settings.padding or start.padding
-    return dataclasses.replace(metadata, padding=padding, mean=start.mean, std=start.std, channels=channels)
+
+
+def _as_started(
+    network: ModelMetadata, start_weights: Path, settings: TrainSettings, console: Console
+) -> ModelMetadata:
+    """With what the start weights were trained with; those of the same detector bring their decoding along, too."""
+    start = read_start_weights_info(start_weights)
+    network = dataclasses.replace(
+        network,
+        padding=settings.padding or start.padding,
+        mean=start.mean,
+        std=start.std,
+        channels=read_start_channels(start_weights, network),
+    )
+    theirs = start.detector
+    if theirs is None or theirs.backbone != network.backbone:
+        return network
+    network = dataclasses.replace(network, se_before_activation=theirs.se_before_activation)
+    if any(getattr(theirs, name) != getattr(network, name) for name in SAME_DETECTOR):
+        return network
+    if settings.anchors is None and theirs.anchors != network.anchors:
+        height, width = theirs.input_size
+        console.print(
+            f"anchors: those of {start_weights.name}, a detector for {height} x {width} pixels; --anchors yolov4 or "
+            "kmeans chooses others",
+            markup=False,
+            soft_wrap=True,
+        )
+    return dataclasses.replace(
+        network,
+        anchors=theirs.anchors if settings.anchors is None else network.anchors,
+        scale_xy=theirs.scale_xy if settings.grid_sensitivity is None else network.scale_xy,
+        padding_colour=theirs.padding_colour,
+    )
 
 
 def _network(training: Dataset, settings: TrainSettings) -> ModelMetadata:
@@ -97,10 +130,10 @@ def load_start(detector: Detector, settings: TrainSettings, console: Console) ->
     balance_scales(detector.backbone)
     console.print(f"start weights: {len(report.loaded)} tensors from {settings.start_weights.name}", markup=False)
     activation = settings.neck_activation or default_neck(settings.model).activation
-    if report.neck_activation not in (None, activation):
+    if report.detector is not None and report.detector.neck_activation != activation:
         console.print(
-            f"the neck of the start weights was trained with {report.neck_activation}, this one has "
-            f"{activation}: choose --neck-activation {report.neck_activation}",
+            f"the neck of the start weights was trained with {report.detector.neck_activation}, this one has "
+            f"{activation}: choose --neck-activation {report.detector.neck_activation}",
             style="yellow",
             soft_wrap=True,
         )

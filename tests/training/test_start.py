@@ -1,0 +1,92 @@
+"""What a run takes over from the detector that it starts from."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from pocketdet.core.metadata import YOLOV4_ANCHORS, YOLOV4_SCALE_XY, ModelMetadata
+from pocketdet.datasets.load import load_dataset
+from pocketdet.models import build_from_metadata, load_detector, save_detector
+from pocketdet.training import TrainSettings, train
+from pocketdet.training.start import describe
+
+OWN = (((5, 6), (7, 8), (9, 9)), ((10, 12), (14, 16), (18, 20)), ((22, 24), (26, 28), (30, 32)))
+THEIRS = ModelMetadata(
+    "mobilenet_v3_small",
+    0.35,
+    0.125,
+    "symmetric",
+    ("red thing", "blue thing"),
+    (96, 96),
+    anchors=OWN,
+    scale_xy=(1.0, 1.0, 1.0),
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    padding_colour=(128, 128, 128),
+    se_before_activation=True,
+)
+SETTINGS = TrainSettings(model="mobilenet_v3_small", width=0.35, neck_width=0.125, size=64, epochs=1, bf16=False)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_detector(tmp_path / "start.safetensors", build_from_metadata(THEIRS), THEIRS)
+    return tmp_path / "start.safetensors"
+
+
+def describe_run(
+    data: Path, start: Path | None, capsys: pytest.CaptureFixture[str], **changes: object
+) -> tuple[ModelMetadata, str]:
+    settings = dataclasses.replace(SETTINGS, start_weights=start, **changes)
+    metadata = describe(data, load_dataset(data), settings, Console(stderr=True, width=200))
+    return metadata, capsys.readouterr().err
+
+
+def test_the_same_detector_hands_on_how_its_boxes_are_decoded(
+    drawn_voc: Path, start: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metadata, printed = describe_run(drawn_voc, start, capsys)
+    assert (metadata.anchors, metadata.scale_xy, metadata.padding_colour) == (OWN, (1.0,) * 3, (128,) * 3)
+    assert (metadata.mean, metadata.std, metadata.se_before_activation) == ((0.0,) * 3, (1.0,) * 3, True)
+    assert (metadata.input_size, metadata.class_names) == ((64, 64), ("blue thing", "red thing"))
+    assert "anchors: those of start.safetensors, a detector for 96 x 96 pixels" in printed
+
+
+def test_what_is_asked_for_is_not_taken_over(drawn_voc: Path, start: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metadata, printed = describe_run(drawn_voc, start, capsys, anchors="yolov4", grid_sensitivity=True)
+    assert (metadata.anchors, metadata.scale_xy, printed) == (YOLOV4_ANCHORS, YOLOV4_SCALE_XY, "")
+
+
+def test_of_another_neck_only_the_backbone_counts(
+    drawn_voc: Path, start: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metadata, printed = describe_run(drawn_voc, start, capsys, neck_width=0.25)
+    assert (metadata.anchors, metadata.scale_xy, printed) == (YOLOV4_ANCHORS, YOLOV4_SCALE_XY, "")
+    assert metadata.se_before_activation
+
+
+def test_without_start_weights_all_is_yolov4s(drawn_voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metadata, _ = describe_run(drawn_voc, None, capsys)
+    assert (metadata.anchors, metadata.scale_xy, metadata.se_before_activation) == (
+        YOLOV4_ANCHORS,
+        YOLOV4_SCALE_XY,
+        False,
+    )
+    metadata, _ = describe_run(drawn_voc, None, capsys, grid_sensitivity=False)
+    assert metadata.scale_xy == (1.0,) * 3
+
+
+def test_an_imported_network_stays_what_it_is_through_a_training(drawn_voc: Path, start: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(
+        SETTINGS, start_weights=start, learning_rate=1e-12, freeze_batch_norm=True, output=tmp_path / "tuned"
+    )
+    tuned, metadata = load_detector(train(drawn_voc, settings).best)
+    assert (metadata.anchors, metadata.scale_xy, metadata.se_before_activation) == (OWN, (1.0,) * 3, True)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        for ours, theirs in zip(tuned.backbone(images), load_detector(start)[0].backbone(images), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
