@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,13 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def of_classes(self, names: Collection[str]) -> "Detections":
+        """Only those of the named classes."""
+        keep = np.array([name in names for name in self.class_names], bool)
+        return dataclasses.replace(
+            self, boxes=self.boxes[keep], scores=self.scores[keep], class_ids=self.class_ids[keep]
+        )
 
     def to_dict(self) -> dict[str, object]:
         """Plain values: source, size and a list of objects with class, score and box."""

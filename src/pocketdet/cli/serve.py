@@ -1,0 +1,73 @@
+# ruff: noqa: D417 - AsJson has its help text with it
+"""Detect for others, over HTTP."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from pocketdet.cli.app import AsJson, app, examples, print_json
+from pocketdet.errors import SettingsError
+from pocketdet.web.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from pocketdet.runtime.predictor import Predictor
+
+API_KEY = "POCKETDET_API_KEY"  # in the environment: a command line is seen by all users of a machine
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+DEFAULT_SETTINGS = ServeSettings()
+
+
+@app.command(
+    help_epilogue=examples(
+        "pocketdet serve",
+        "pocketdet serve --model animals animals-small --port 9000",
+        "curl -F image=@photo.jpg 'http://127.0.0.1:8000/v1/detect?score_threshold=0.5'",
+        "POCKETDET_API_KEY=... pocketdet serve --host 0.0.0.0",
+    )
+)
+def serve(
+    *,
+    model: tuple[str, ...] = ("animals",),
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    threads: int | None = None,
+    settings: Annotated[ServeSettings, Parameter(name="*")] = DEFAULT_SETTINGS,
+    as_json: AsJson = False,
+) -> None:
+    """Serve detectors over HTTP until SIGTERM or Ctrl-C: `POST /v1/detect` and more, see /openapi.json.
+
+    Listens on this machine only, unless --host says otherwise. Where the environment has POCKETDET_API_KEY, clients
+    have to send it as `Authorization: Bearer KEY`.
+
+    Args:
+        model: Names of bundled detectors, .onnx files, .safetensors checkpoints or folders of training runs.
+        host: Address to listen on; 0.0.0.0 for all networks of this machine.
+        port: 0 takes a free one.
+        threads: Threads of the network; by default as many as the machine has cores.
+    """
+    from pocketdet.loading import load
+    from pocketdet.web.server import serve as run_server
+
+    api_key = os.environ.get(API_KEY)
+    if api_key == "":
+        raise SettingsError(f"{API_KEY} is empty; give it a key or unset it")
+    if host not in LOOPBACK and api_key is None:
+        print(f"warning: whoever reaches {host} may use this server; {API_KEY} sets a key", file=sys.stderr)
+    predictors: dict[str, Predictor] = {}
+    for one in model:
+        name = Path(one).stem
+        if name in predictors:
+            raise SettingsError(f"two models are called {name!r}; rename a file")
+        predictors[name] = load(one, threads)
+
+    def announce(url: str) -> None:
+        if as_json:
+            print_json({"url": url, "models": list(predictors)})
+        else:
+            print(f"{', '.join(predictors)}: {url}/v1/detect (described in {url}/openapi.json; Ctrl-C ends)")
+        sys.stdout.flush()
+
+    run_server(predictors, settings, (host, port), api_key, announce)

@@ -1,0 +1,44 @@
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pocketdet
+
+
+@pytest.fixture(scope="session")
+def red_png():
+    """The picture of ``red_cell`` as a file."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[24:32, 16:24, 0] = 255
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def start_server(tiny_model):
+    """A context manager: ``pocketdet serve`` on a free port; gives the process and the port."""
+    pytest.importorskip("uvicorn")
+
+    @contextlib.contextmanager
+    def start(*options, **environment):
+        source = str(Path(pocketdet.__file__).parents[1])
+        command = [sys.executable, "-m", "pocketdet", "serve", "--model", tiny_model, "--port", "0", "--json", *options]
+        environment = os.environ | {"PYTHONPATH": source} | environment
+        with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, env=environment) as process:
+            try:
+                yield process, int(json.loads(process.stdout.readline())["url"].rpartition(":")[2])
+            finally:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+
+    return start
