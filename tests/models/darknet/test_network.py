@@ -1,5 +1,4 @@
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,9 +6,9 @@ import torch
 from torch import nn
 
 from pocketdet.core.decode import decode_picture
-from pocketdet.errors import ModelFileError, SettingsError
+from pocketdet.errors import ModelFileError
 from pocketdet.models import TorchBackend
-from pocketdet.models.darknet.importing import check_class_names, describe_darknet
+from pocketdet.models.darknet.importing import describe_darknet
 from pocketdet.models.darknet.layers import MaxPool
 from pocketdet.models.darknet.network import read_shape_iou
 from pocketdet.models.detector import build_darknet
@@ -234,11 +233,6 @@ def test_a_configuration_without_a_detector_is_refused():
         build_darknet("[net]\n[convolutional]\nactivation=linear\n")
     with pytest.raises(ModelFileError, match=r"the first section must be \[net\]"):
         build_darknet("[convolutional]\n")
-
-
-def test_the_number_of_class_names_must_fit(cfgs):
-    with pytest.raises(SettingsError, match=r"tells 3 classes apart, and 2 names were given.*--classes cat dog"):
-        check_class_names(build_darknet(cfgs.yolov4_tiny(3, 0.125, 64)), ("a", "b"), Path("tiny.cfg"))
 
 
 def test_a_size_that_does_not_fit_the_strides_is_refused():

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from pocketdet.core.metadata import DARKNET, ModelMetadata
-from pocketdet.errors import ModelFileError, SettingsError
+from pocketdet.errors import ModelFileError
 from pocketdet.models.darknet.configuration import read_note
 from pocketdet.models.darknet.network import Darknet
 from pocketdet.models.darknet.weights import read_weights
 from pocketdet.models.detector import NO_MEAN, NO_STD, Detector, build_darknet
-from pocketdet.models.importing import Imported
+from pocketdet.models.importing import Imported, check_class_names
 
 GREY = (127, 127, 127)  # darknet's own bars of the letterbox
 
@@ -34,7 +34,7 @@ def import_darknet(configuration: Path, weights: Path, class_names: Sequence[str
     detector = build_darknet(text, file=str(configuration))
     note = read_note(text, str(configuration))
     class_names = class_names or (note.class_names if note else ())
-    check_class_names(detector, class_names, configuration)
+    check_class_names(class_names, _network(detector).levels[0].num_classes, str(configuration))
     metadata = describe_darknet(detector, class_names)
     if note is not None:
         facts = ("licence", "training_data", "metrics", "padding_colour")
@@ -53,20 +53,6 @@ def read_configuration(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise ModelFileError(f"{path}: {error.strerror or error}") from error
-
-
-def check_class_names(detector: Detector, class_names: Sequence[str], file: Path) -> None:
-    """Raise where there are not as many names as the configuration has classes.
-
-    Raises:
-        SettingsError: Too few or too many.
-    """
-    num_classes = _network(detector).levels[0].num_classes
-    if len(class_names) != num_classes:
-        raise SettingsError(
-            f"{file}: the network tells {num_classes} classes apart, and {len(class_names)} names were given; "
-            "name them all in the order of its training: --classes cat dog, or --names coco.names (one a line)"
-        )
 
 
 def describe_darknet(
