@@ -61,9 +61,7 @@ class Stopwatch:
 def detect_in_parts(path: Path, predictor: Predictor, watch: Stopwatch) -> None:
     metadata = predictor.metadata
 
-    def enough(size: tuple[int, int]) -> tuple[int, int]:
-        return Letterbox(size, metadata.input_size).resized
-
+    enough = predictor._enough
     with watch.measure("floor"), Image.open(path) as picture:  # the decoder alone: no EXIF, no checks
         picture.draft(None, enough(picture.size[::-1])[::-1])
         picture.load()

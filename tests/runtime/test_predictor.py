@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pocketdet.core.letterbox import Letterbox
 from pocketdet.datasets.records import Record
 from pocketdet.errors import ImageError, SettingsError
 from pocketdet.runtime.backends import OnnxBackend
@@ -57,6 +58,18 @@ def test_a_jpeg_decoded_at_a_reduced_scale_gives_boxes_of_the_full_picture(predi
     found = predictor.predict(tmp_path / "large.jpg")
     np.testing.assert_allclose(found.boxes, np.array(RED_BOX) * 16, atol=0.01)
     assert found.image_size == (1024, 1024)
+
+
+@pytest.mark.parametrize(("side", "decoded"), [(64, 64), (191, 191), (192, 96), (383, 192), (384, 96), (1024, 128)])
+def test_a_jpeg_is_decoded_half_as_large_again_as_the_network_sees_it(predictor, tmp_path, monkeypatch, side, decoded):
+    Image.new("RGB", (side, side)).save(tmp_path / "picture.jpg")
+    seen = []
+    apply = Letterbox.apply
+    monkeypatch.setattr(
+        Letterbox, "apply", lambda box, image, *more: (seen.append(image.size), apply(box, image, *more))[1]
+    )
+    predictor.predict(tmp_path / "picture.jpg")
+    assert seen == [(decoded, decoded)]
 
 
 def test_a_sideways_photo_is_looked_at_upright(predictor, tmp_path, red_cell):
