@@ -18,9 +18,6 @@ from pocketdet.models.detector import build_darknet, describe_levels
 SMALL = ModelMetadata("mobilenet_v2", 0.35, 0.125, "same", ("cat", "sea dog"), (64, 96), licence="CC0")
 NETWORKS = {
     "mobilenet_v2": {},
-    "minimalistic": {
-        "backbone": "mobilenet_v3_small_minimalistic", "padding": "symmetric", "neck_convolution": "plain"
-    },
     "cspdarknet53_tiny": {"backbone": "cspdarknet53_tiny", "neck_activation": "leaky", "neck_convolution": "plain"},
 }  # fmt: skip
 
