@@ -1,11 +1,13 @@
 """Many pictures: the rate of a stream beside that of one picture after the other, and the memory over thousands.
 
-python benchmarks/streaming.py MODEL [--rounds 9] [--pictures 12] [--size 1080 1920] [--threads 2] [--many 5000]
+python benchmarks/streaming.py MODEL [--rounds 9] [--pictures 12] [--size 1080 1920] [--threads 2]
+       [--many 5000] [--names 100000]
 
 One after the other is a loop over ``predict`` with the network on all threads (and once with it on one), a stream is
 one ``iter_predict``. Blocks of all take turns. "processor" is the processor time of all threads a picture, which other
 programs do not add to; where a stream costs no more of it than the loop on one thread, and all cores are free, its rate
-is that of one thread times the cores. --many counts small pictures whose resident memory is watched.
+is that of one thread times the cores. --many counts small pictures, --names files in a folder, over which resident
+memory is watched.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from PIL import Image
 
 from pocketdet.loading import ASSETS, load
 from pocketdet.runtime.predictor import Predictor
+from pocketdet.runtime.sources import iter_pictures
 
 
 def write_pictures(folder: Path, number: int, size: tuple[int, int]) -> list[Path]:
@@ -92,6 +95,17 @@ def watch_memory(wish: argparse.Namespace) -> None:
             print(f"after {number:6}: {resident():7.1f} MiB", flush=True)
 
 
+def watch_names(number: int, folder: Path) -> None:
+    """The memory that the names of a large folder take while its pictures are gone through."""
+    for n in range(number):
+        (folder / f"IMG_{n:06}.jpg").touch()
+    before, peak = resident(), 0.0
+    for n, _ in enumerate(iter_pictures(folder)):
+        if n % 1000 == 0:
+            peak = max(peak, resident())
+    print(f"\n{number} names in a folder: {peak - before:.1f} MiB more while they are gone through")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -100,9 +114,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(1080, 1920))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--many", type=int, default=5000)
+    parser.add_argument("--names", type=int, default=100_000)
     wish = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         compare(wish, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        watch_names(wish.names, Path(folder))
     if wish.many:
         watch_memory(wish)
 
