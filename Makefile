@@ -8,13 +8,14 @@ CHECKED = src tests benchmarks recipes
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo docs test format clean python-version
+.PHONY: help demo docs test format page clean python-version
 
 help:
 	@echo "make demo     find animals in a bundled picture (base install, no torch)"
 	@echo "make test     format, lint, types, layers and tests (installs the dev extra)"
 	@echo "make docs     build the documents as a site, into build/site"
 	@echo "make format   format the code and mend what the linter can mend"
+	@echo "make page     build the browser page of pocketdet serve (needs node)"
 	@echo "make clean    remove the environments and caches"
 	@echo "PYTHON=...    the Python to use, 3.11 or newer (now: $(PYTHON))"
 
@@ -31,6 +32,9 @@ test: .venv/.installed .venv-oracle/.installed
 	.venv/bin/mypy --strict src
 	.venv/bin/lint-imports
 	.venv/bin/python -m pytest
+
+page:
+	cd web && npm install --no-audit --no-fund --no-package-lock && npm run build
 
 format: .venv/.installed
 	.venv/bin/ruff check --fix $(CHECKED)

@@ -30,9 +30,9 @@ def start_server(tiny_model):
     pytest.importorskip("uvicorn")
 
     @contextlib.contextmanager
-    def start(*options, **environment):
+    def start(*options, models=(tiny_model,), **environment):
         source = str(Path(pocketdet.__file__).parents[1])
-        command = [sys.executable, "-m", "pocketdet", "serve", "--model", tiny_model, "--port", "0", "--json", *options]
+        command = [sys.executable, "-m", "pocketdet", "serve", "--model", *models, "--port", "0", "--json", *options]
         environment = os.environ | {"PYTHONPATH": source} | environment
         with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, env=environment) as process:
             try:

@@ -1,19 +1,21 @@
 """The API's routes, and what OpenAPI says about them."""
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import ClientDisconnect
 
 from pocketdet import __version__
 from pocketdet.runtime.predictor import IOU_THRESHOLD, SCORE_THRESHOLD, Predictor
-from pocketdet.web import schema
+from pocketdet.web import page, schema
 from pocketdet.web.limits import RETRY_AFTER, AddHeaders, LimitBody, Observe
 from pocketdet.web.metrics import CONTENT_TYPE
 from pocketdet.web.service import Service
@@ -23,7 +25,10 @@ DESCRIPTION = "Finds objects in pictures. Pictures are read into memory, answere
 
 
 def create_app(
-    predictors: Mapping[str, Predictor], settings: ServeSettings | None = None, api_key: str | None = None
+    predictors: Mapping[str, Predictor],
+    settings: ServeSettings | None = None,
+    api_key: str | None = None,
+    page_models: Mapping[str, Path] | None = None,
 ) -> FastAPI:
     """The API as an ASGI application.
 
@@ -31,6 +36,7 @@ def create_app(
         predictors: By the name that clients give; the first one is the default.
         settings: Bounds.
         api_key: Where given, /v1 and /metrics want it as ``Authorization: Bearer KEY``.
+        page_models: Exported ``.onnx`` files that the page offers, by name; without this there is no page.
     """
     settings = settings or ServeSettings()
     service = Service(predictors, settings)
@@ -60,6 +66,8 @@ def create_app(
     _add_metrics(app, service, guard)
     _add_models(app, service, guard)
     _add_detect(app, service, guard)
+    if page_models is not None:
+        _add_page(app, page_models)
     return app
 
 
@@ -125,6 +133,21 @@ def _add_detect(app: FastAPI, service: Service, guard: Sequence[Any]) -> None:
                 raise HTTPException(422, f"classes has {name!r}; {model} knows {', '.join(known)}")
         found = await service.detect(request, model, (score_threshold, iou_threshold), classes or [])
         return JSONResponse({"pictures": [found.to_dict()], "errors": []})
+
+
+def _add_page(app: FastAPI, models: Mapping[str, Path]) -> None:
+    """A route for every file, so that no path from a client is ever looked for on the disk."""
+
+    def add(address: str, answer: Callable[[], Response]) -> None:
+        async def give() -> Response:
+            return answer()
+
+        app.add_api_route(address, give, include_in_schema=False)
+
+    for address, path in page.page_files(models).items():
+        add(f"/{address}", partial(FileResponse, path, media_type=page.MEDIA_TYPES[path.suffix]))
+    add("/", partial(FileResponse, page.STATIC / "index.html", media_type="text/html"))
+    add("/models.json", partial(Response, page.list_models(models), media_type="application/json"))
 
 
 def _key_check(api_key: str) -> Any:

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from pocketdet.errors import MissingExtraError, SettingsError
 from pocketdet.runtime.predictor import Predictor
@@ -18,6 +19,7 @@ def serve(
     settings: ServeSettings,
     address: tuple[str, int],
     api_key: str | None,
+    page_models: Mapping[str, Path] | None,
     announce: Callable[[str], None],
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; requests that are being worked on are answered before the end.
@@ -27,6 +29,7 @@ def serve(
         settings: Bounds.
         address: Host and port; port 0 takes a free one.
         api_key: Where given, /v1 and /metrics want it.
+        page_models: Exported ``.onnx`` files that the page offers, by name; without this there is no page.
         announce: Told the URL once the server answers.
 
     Raises:
@@ -51,7 +54,7 @@ def serve(
     listener = _listen(*address)
     url = _url(listener)
     config = uvicorn.Config(
-        create_app(predictors, settings, api_key),
+        create_app(predictors, settings, api_key, page_models),
         log_level="warning",
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE,

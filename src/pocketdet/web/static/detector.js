@@ -1,0 +1,1 @@
+export{a as Letterbox,s as decode,c as iou,n as isIntact,r as readMetadata,i as readProperties,o as resize,l as suppress,t as widenWeights}from"./detector-chunk.js";
