@@ -8,7 +8,7 @@ import torch
 
 from pocketdet.errors import SettingsError
 from pocketdet.models.checkpoint import load_detector
-from pocketdet.training import TrainSettings, loop, train
+from pocketdet.training import TrainSettings, run, train
 from pocketdet.training.assigner import Targets
 from pocketdet.training.chance import input_size, is_attacked, possible_sizes, resize
 from pocketdet.training.optimizer import learning_rate
@@ -50,14 +50,14 @@ def test_a_run_with_all_switches_that_is_cut_off_resumes_bit_for_bit(
     drawn_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(drawn_voc, dataclasses.replace(ALL, output=tmp_path / "unbroken"))
-    seed_batch = loop.seed_batch
+    seed_batch = run.seed_batch
 
     def kill(seed: int, epoch: int, batch: int) -> None:
         if (epoch, batch) == (1, 3):
             raise Killed
         seed_batch(seed, epoch, batch)
 
-    monkeypatch.setattr(loop, "seed_batch", kill)
+    monkeypatch.setattr(run, "seed_batch", kill)
     with pytest.raises(Killed):
         train(drawn_voc, dataclasses.replace(ALL, output=tmp_path / "broken"))
     monkeypatch.undo()
