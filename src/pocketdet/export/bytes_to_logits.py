@@ -28,5 +28,17 @@ class BytesToLogits(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """``(B, H, W, 3)`` uint8 to the nine raw outputs."""
-        pixels = images.permute(0, 3, 1, 2).float() - self.offset
-        return tuple(tensor for level in self.head(self.neck(self.backbone(pixels))) for tensor in level)
+        return self.from_planes(images.permute(0, 3, 1, 2).float())
+
+    def from_planes(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, H, W)`` float, 0 to 255, to the nine raw outputs."""
+        levels = self.head(self.neck(self.backbone(images - self.offset)))
+        return tuple(tensor for level in levels for tensor in level)
+
+
+class PlanesToLogits(BytesToLogits):
+    """The same for formats whose runtimes turn pixels into planes of float themselves."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As ``from_planes``."""
+        return self.from_planes(images)

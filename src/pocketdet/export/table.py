@@ -20,6 +20,8 @@ class Exporter(NamedTuple):
         precisions: That it can write.
         packages: That have to be installed, as they are imported.
         extra: Of pocketdet, which installs them.
+        rounding: Of its precisions those that round so much that the gate judges them by AP50 alone.
+        limits: Why it lacks a precision, for people who ask for it.
     """
 
     suffix: str
@@ -27,6 +29,8 @@ class Exporter(NamedTuple):
     precisions: tuple[Precision, ...]
     packages: tuple[str, ...]
     extra: str = "export"
+    rounding: tuple[Precision, ...] = ("int8",)
+    limits: str = ""
 
     def write(self, conversion: Conversion, path: Path) -> None:
         """Write the file, and beside it, in the same folder, what else belongs to the model."""
@@ -45,6 +49,15 @@ class Exporter(NamedTuple):
 EXPORTERS = {
     "onnx": Exporter(".onnx", "onnx_file", ("float32", "half"), ("onnx", "onnxscript")),
     "darknet": Exporter(".cfg", "darknet_file", ("float32",), ()),
+    "ncnn": Exporter(
+        ".ncnn.param",
+        "ncnn_file",
+        ("float32", "half"),
+        ("pnnx", "ncnn"),
+        "ncnn",
+        rounding=("half",),
+        limits="its packages bring no int8 tool",
+    ),
 }
 
 
@@ -61,6 +74,7 @@ def find_exporter(format: str, precision: Precision) -> Exporter:
     if precision not in exporter.precisions:
         raise SettingsError(
             f"format {format} cannot be written as {precision}; it can as {', '.join(exporter.precisions)}"
+            + (f" ({exporter.limits})" if exporter.limits else "")
         )
     missing = [name for name in exporter.packages if importlib.util.find_spec(name) is None]
     if missing:
