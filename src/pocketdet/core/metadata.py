@@ -49,6 +49,8 @@ class ModelMetadata:
         training_data: What the detector learned from.
         metrics: Measured values, such as ``{"AP50": 0.71, "AP": 0.43}``.
         pocketdet_version: That wrote the file.
+        precision: "float32", "half" or "int8", of an exported file; empty for a checkpoint.
+        gate: Of an exported file: empty, or why it was not run when it was made.
         channels: Left in depthwise convolutions, by name, where dead ones were dropped.
         configuration: The text of a darknet configuration, where ``backbone`` is ``DARKNET``. Its numbers of classes,
             its anchors and its input size are those that the network came with; what counts stands here.
@@ -73,6 +75,8 @@ class ModelMetadata:
     training_data: str = ""
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     pocketdet_version: str = ""
+    precision: str = ""
+    gate: str = ""
     channels: dict[str, int] = dataclasses.field(default_factory=dict)
     configuration: str = ""
 

@@ -15,6 +15,15 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def model_files(path: Path) -> list[Path]:
+    """All files of a model: ``path``, the sidecar if it has one, and those that the sidecar lists."""
+    sidecar = sidecar_path(path)
+    if not sidecar.is_file():
+        return [path]
+    listed = json.loads(sidecar.read_text(encoding="utf-8"))["sha256"]
+    return [*(path.with_name(name) for name in listed), sidecar]
+
+
 def write_sidecar(path: Path, metadata: ModelMetadata, files: Sequence[Path]) -> None:
     """Write metadata and checksums.
 

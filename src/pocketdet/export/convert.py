@@ -117,6 +117,7 @@ def export(
     if size is not None:
         check_size(*size)
         metadata = dataclasses.replace(metadata, input_size=size)
+    metadata = dataclasses.replace(metadata, precision=precision, gate="")
     dataset = None if data is None else _sample(load_dataset(data, [split], metadata.class_names))
     seen = [record.path for record in dataset.records] if dataset else list(pictures) or _bundled_pictures()
     conversion = Conversion(detector, metadata, precision, tell=tell)

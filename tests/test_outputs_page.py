@@ -1,0 +1,33 @@
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pocketdet.core.decode import decode_picture
+from pocketdet.core.images import read_image
+from pocketdet.core.letterbox import Letterbox
+from pocketdet.loading import ASSETS
+from pocketdet.runtime.backends import OnnxBackend
+
+PAGE = Path(__file__).parents[1] / "docs/outputs.md"
+
+
+@pytest.mark.parametrize("model", ["animals", "animals-small"])
+@pytest.mark.parametrize("threshold", [0.3, 0.02])
+def test_the_numpy_of_the_page_finds_what_pocketdet_finds(model: str, threshold: float):
+    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)
+    backend = OnnxBackend(ASSETS / f"{model}.onnx", threads=1)
+    picture = read_image(ASSETS / "chelsea.jpg")
+    letterbox = Letterbox(picture.size, backend.metadata.input_size)
+    levels = backend.run(letterbox.apply(picture.pixels, backend.metadata.padding_colour)[None])
+    expected = decode_picture(levels, 0, backend.metadata, threshold, 0.5)
+    outputs = [part for level in levels for part in level]
+    boxes, scores, class_ids = names["decode"](outputs, dataclasses.asdict(backend.metadata), threshold)
+    assert len(expected.boxes) > 0
+    np.testing.assert_array_equal(class_ids, expected.class_ids)
+    np.testing.assert_allclose(boxes, expected.boxes, atol=1e-3)
+    np.testing.assert_allclose(scores, expected.scores, atol=1e-5)
