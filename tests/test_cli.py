@@ -14,7 +14,7 @@ import pocketdet
 from pocketdet import cli, loading
 from pocketdet.runtime.predictor import Predictor
 
-VERBS = ("check", "demo", "evaluate", "explain", "export", "import", "predict", "serve", "train")
+VERBS = ("check", "demo", "evaluate", "explain", "export", "import", "predict", "serve", "track", "train")
 
 
 @pytest.fixture

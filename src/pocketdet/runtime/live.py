@@ -41,6 +41,7 @@ class LiveStream:
 
     is_live = True
     expected_frames = None
+    rate = 15.0  # of frames that are looked at; about what a small machine does
 
     def __init__(
         self, address: str, patience: float = PATIENCE, note: Callable[[str], None] = lambda text: None

@@ -104,7 +104,7 @@ class VideoFile:
         self._stream.thread_type = "AUTO"
 
     def __iter__(self) -> Iterator[Frame]:
-        step = 1 / float(self._stream.average_rate or DEFAULT_RATE)
+        step = 1 / self.rate
         first = last = None
         for index, picture in enumerate(self._pictures()):
             time = picture.time
@@ -113,6 +113,11 @@ class VideoFile:
             first = time if first is None else first
             last = time
             yield Frame(index, time - first, picture)
+
+    @property
+    def rate(self) -> float:
+        """Frames a second, on average."""
+        return float(self._stream.average_rate or DEFAULT_RATE)
 
     @property
     def expected_frames(self) -> int | None:
