@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         'pocketdet predict photos/ "more/*.png" --output drawings',
         "pocketdet predict photo.jpg --model runs/train --json",
         "pocketdet predict field-from-above.jpg --tiles 640",
+        "pocketdet predict photos --ray local --output found",
         "pocketdet predict video.mp4 --output drawings",
         "pocketdet predict rtsp://camera.local/stream --json",
     )
@@ -37,6 +38,7 @@ def predict(
     tiles: int | None = None,
     output: Path | None = None,
     threads: int | None = None,
+    ray: str | None = None,
     as_json: AsJson = False,
 ) -> int:
     """Find objects in pictures and print them, best first; or in the frames of videos, cameras and streams.
@@ -56,10 +58,17 @@ def predict(
         tiles: Look at large pictures also in overlapping square tiles of this side, in pixels: for small objects.
         output: Write the pictures or videos with their boxes drawn in into this folder.
         threads: Threads of the network, or pictures at once; by default as many as the machine has cores.
+        ray: Work on a Ray cluster: its address, or "local". The source is one folder, pattern or list of paths
+            (.json, .jsonl, .parquet); --output is a folder for Parquet files, or a .json file for COCO's format.
     """
     from pocketdet.loading import load
     from pocketdet.runtime.video_detection import is_video
 
+    if ray is not None:
+        from pocketdet.cli.many import predict_many
+
+        thresholds = (score_threshold, iou_threshold)
+        return predict_many(source, output, ray, model=model, thresholds=thresholds, as_json=as_json)
     videos = [is_video(name) for name in source]
     if any(videos) and not all(videos):
         raise SettingsError("pictures and videos are given together; give them in two calls")
