@@ -226,7 +226,7 @@ def test_an_exported_file_is_a_checkpoint_for_further_exports(exported: Exported
 
 
 def test_int8_without_pictures_says_which_are_needed(exported: Exported):
-    with pytest.raises(SettingsError, match="cannot be written as int8"):
+    with pytest.raises(SettingsError, match="int8 needs some hundred pictures"):
         export(exported.checkpoint, precision="int8")
 
 

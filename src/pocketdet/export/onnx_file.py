@@ -32,6 +32,14 @@ def write(conversion: Conversion, path: Path) -> None:
     Raises:
         MissingExtraError: onnx or onnxscript is missing.
     """
+    write_graph(conversion, path)
+    if conversion.precision == "half":
+        _halve_weights(path)
+    update_metadata(path, conversion.metadata)
+
+
+def write_graph(conversion: Conversion, path: Path) -> None:
+    """Write the network without metadata: in float, or with 8-bit integers; arguments as ``write``."""
     metadata = conversion.metadata
     network = BytesToLogits(conversion.detector)
     height, width = metadata.input_size
@@ -51,9 +59,8 @@ def write(conversion: Conversion, path: Path) -> None:
     _strip_notes(program)
     program.model.producer_name = "pocketdet"
     program.save(path, external_data=False)
-    if conversion.precision == "half":
-        _halve_weights(path)
-    update_metadata(path, metadata)
+    if conversion.precision == "int8":
+        _quantise(conversion, path)
 
 
 def update_metadata(path: Path, metadata: ModelMetadata) -> None:
@@ -64,6 +71,14 @@ def update_metadata(path: Path, metadata: ModelMetadata) -> None:
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json(), SEAL_KEY: BLANK})
     onnx.save(model, path)
     seal(path)
+
+
+def _quantise(conversion: Conversion, path: Path) -> None:
+    import onnx
+
+    from pocketdet.export.int8 import to_int8  # imports onnx
+
+    onnx.save(to_int8(onnx.load(path), conversion.calibration, conversion.tell), path)
 
 
 def _halve_weights(path: Path) -> None:

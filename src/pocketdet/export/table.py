@@ -47,7 +47,10 @@ class Exporter(NamedTuple):
 
 
 EXPORTERS = {
-    "onnx": Exporter(".onnx", "onnx_file", ("float32", "half"), ("onnx", "onnxscript")),
+    "onnx": Exporter(".onnx", "onnx_file", ("float32", "half", "int8"), ("onnx", "onnxscript")),
+    "openvino": Exporter(
+        ".xml", "openvino_file", ("float32", "half", "int8"), ("onnx", "onnxscript", "openvino"), "openvino"
+    ),
     "darknet": Exporter(".cfg", "darknet_file", ("float32",), ()),
     "ncnn": Exporter(
         ".ncnn.param",

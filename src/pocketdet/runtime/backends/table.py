@@ -28,6 +28,7 @@ class Runtime(NamedTuple):
 RUNTIMES = {
     ".onnx": Runtime("onnx_runtime", "OnnxBackend", "onnxruntime"),
     ".ncnn.param": Runtime("ncnn_runtime", "NcnnBackend", "ncnn", "ncnn"),
+    ".xml": Runtime("openvino_runtime", "OpenVinoBackend", "openvino", "openvino"),
 }
 
 
