@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,12 @@ def test_a_missing_or_changed_file_of_an_openvino_model_is_named(openvino_model:
     path.unlink()
     with pytest.raises(ModelFileError, match=name):
         open_backend(openvino_model)
+
+
+def test_openvino_answers_several_threads_at_once(openvino_model: Path):
+    backend = open_backend(openvino_model, 1)
+    alone = [backend.run(PICTURES[n : n + 1])[0].boxes for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda n: backend.run(PICTURES[n % 4 : n % 4 + 1])[0].boxes, range(32)))
+    for n, boxes in enumerate(together):
+        np.testing.assert_array_equal(boxes, alone[n % 4])

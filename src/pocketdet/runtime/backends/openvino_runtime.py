@@ -1,5 +1,6 @@
 """OpenVINO's own files (``.xml`` and ``.bin``) on OpenVINO."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,12 @@ class OpenVinoBackend:
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
+        self._of_thread = threading.local()
         core = openvino.Core()
         try:
             model = core.read_model(path)
             self._check_graph(model)
-            self._request: Any = core.compile_model(model, "CPU", options).create_infer_request()
+            self._compiled: Any = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise ModelFileError(
                 f"{path}: OpenVINO cannot read this file as a model ({_first_line(error)}); copy or export it again"
@@ -51,13 +53,16 @@ class OpenVinoBackend:
         Raises:
             ModelFileError: OpenVINO stops within the network.
         """
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._compiled.create_infer_request()
+        request = self._of_thread.request
         try:
-            self._request.infer({INPUT_NAME: np.ascontiguousarray(images)})
+            request.infer({INPUT_NAME: np.ascontiguousarray(images)})
         except RuntimeError as error:
             raise ModelFileError(
                 f"{self._path}: the network cannot be run on {images.shape} pixels ({_first_line(error)})"
             ) from error
-        outputs = [self._request.get_tensor(name).data.copy() for name in self._names]
+        outputs = [request.get_tensor(name).data.copy() for name in self._names]
         return [LevelLogits(*outputs[n : n + 3]) for n in range(0, len(outputs), 3)]
 
     def _check_graph(self, model: Any) -> None:
