@@ -26,12 +26,13 @@ docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
 	@echo "the site is build/site/index.html"
 
-test: .venv/.installed .venv-oracle/.installed
+test: .venv/.installed .venv-oracle/.installed .venv-tflite/.installed
 	.venv/bin/ruff format --check $(CHECKED)
 	.venv/bin/ruff check $(CHECKED)
 	.venv/bin/mypy --strict src
 	.venv/bin/lint-imports
 	.venv/bin/python -m pytest
+	.venv-tflite/bin/python -m pytest -p no:anyio tests/export/test_tflite_file.py
 
 page:
 	cd web && npm install --no-audit --no-fund --no-package-lock && npm run build
@@ -59,10 +60,20 @@ format: .venv/.installed
 	@.venv-oracle/bin/python $(PIP_INSTALL) 'opencv-python-headless==4.14.*'
 	@touch $@
 
+# The converter to TFLite asks for an older typing_extensions than other packages do: it has an environment of its own
+# on top of .venv, which gives it torch and all else.
+.venv-tflite/.installed: pyproject.toml .venv/.installed | python-version
+	@test -x .venv-tflite/bin/python || $(PYTHON) -m venv --without-pip .venv-tflite
+	@site() { $$1 -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }; \
+	echo "import site; site.addsitedir('$$(site .venv/bin/python)')" > $$(site .venv-tflite/bin/python)/venv.pth
+	@echo "Installing the converter to TFLite into .venv-tflite (950 MB) ..."
+	@.venv-tflite/bin/python $(PIP_INSTALL) 'litert-torch==0.10.*' 'ai-edge-quantizer==0.10.*' 'ai-edge-litert>=2.3'
+	@touch $@
+
 python-version:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	{ echo "pocketdet needs Python 3.11 or newer, and '$(PYTHON)' is not; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
 
 clean:
-	rm -rf .venv .venv-demo .venv-oracle build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache demo.jpg
+	rm -rf .venv .venv-demo .venv-oracle .venv-tflite build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache demo.jpg
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

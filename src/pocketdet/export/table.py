@@ -61,6 +61,7 @@ EXPORTERS = {
         rounding=("half",),
         limits="its packages bring no int8 tool",
     ),
+    "tflite": Exporter(".tflite", "tflite_file", ("float32", "int8"), ("litert_torch", "ai_edge_quantizer"), "tflite"),
 }
 
 

@@ -29,6 +29,7 @@ RUNTIMES = {
     ".onnx": Runtime("onnx_runtime", "OnnxBackend", "onnxruntime"),
     ".ncnn.param": Runtime("ncnn_runtime", "NcnnBackend", "ncnn", "ncnn"),
     ".xml": Runtime("openvino_runtime", "OpenVinoBackend", "openvino", "openvino"),
+    ".tflite": Runtime("litert", "LiteRtBackend", "ai_edge_litert", "litert"),
 }
 
 

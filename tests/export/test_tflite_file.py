@@ -1,0 +1,160 @@
+"""These run where the converter to TFLite is installed: ``make test`` has an environment for that."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pocketdet.core.decode import decode_picture, sigmoid
+from pocketdet.core.metadata import ModelMetadata
+from pocketdet.errors import ExportError, ImageError, ModelFileError, SettingsError
+from pocketdet.export import Calibration, ExportReport, export
+from pocketdet.loading import load
+from pocketdet.models.checkpoint import TorchBackend, load_detector, save_detector
+from pocketdet.models.detector import build_from_metadata
+from pocketdet.runtime.backends import open_backend, output_names
+
+interpreter_module = pytest.importorskip("ai_edge_litert.interpreter")
+pytest.importorskip("litert_torch")
+pytestmark = pytest.mark.filterwarnings("ignore")  # the converter's libraries warn of each other
+ROOT = Path(__file__).parents[2]
+METADATA = ModelMetadata("mobilenet_v3_small", 0.35, 0.25, "symmetric", ("cat", "dog", "emu"), (64, 96))
+
+
+def random_pictures(folder: Path, number: int) -> Path:
+    folder.mkdir()
+    for index in range(number):
+        pixels = np.random.default_rng(index).integers(0, 256, (8, 12, 3), np.uint8)
+        Image.fromarray(pixels).resize((96, 64)).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector with random weights and batch norms that have seen some pictures."""
+    folder = tmp_path_factory.mktemp("tflite")
+    torch.manual_seed(0)
+    detector = build_from_metadata(METADATA).train()
+    with torch.no_grad():
+        for _ in range(20):
+            detector(torch.rand(4, 3, 64, 96))
+    save_detector(folder / "small.safetensors", detector, METADATA)
+    return folder / "small.safetensors"
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path) -> ExportReport:
+    return export(checkpoint, format="tflite")
+
+
+@pytest.fixture(scope="module")
+def quantised(checkpoint: Path) -> tuple[ExportReport, list[str]]:
+    said: list[str] = []
+    report = export(
+        checkpoint,
+        checkpoint.with_name("int8.tflite"),
+        format="tflite",
+        precision="int8",
+        calibration=Calibration(random_pictures(checkpoint.with_name("pictures"), 12)),
+        tell=said.append,
+    )
+    return report, said
+
+
+def test_the_file_computes_the_checkpoints_logits(exported: ExportReport, checkpoint: Path):
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
+    expected = TorchBackend(*load_detector(checkpoint)).run(images)
+    for ours, theirs in zip(open_backend(exported.path, threads=1).run(images), expected, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.dtype == np.float32
+            np.testing.assert_allclose(a, b, atol=1e-3)
+    assert exported.gate.max_box_difference_px < 0.01
+
+
+def test_plain_litert_reads_names_labels_and_bytes(exported: ExportReport):
+    """What a person does who has no pocketdet on the device: docs/export.md."""
+    interpreter = interpreter_module.Interpreter(model_path=str(exported.path), num_threads=1)
+    interpreter.allocate_tensors()
+    [images] = interpreter.get_input_details()
+    assert (images["name"], images["dtype"], images["shape"].tolist()) == ("images", np.uint8, [1, 64, 96, 3])
+    assert images["quantization"] == (1.0, 0)
+    assert [output["name"] for output in interpreter.get_output_details()] == output_names(3)
+    assert [output["shape"].tolist() for output in interpreter.get_output_details()[:3]] == [
+        [1, 8, 12, 12],
+        [1, 8, 12, 3],
+        [1, 8, 12, 9],
+    ]
+    with zipfile.ZipFile(exported.path) as archive:
+        assert archive.testzip() is None
+        assert archive.read("labels.txt").decode().split() == ["cat", "dog", "emu"]
+
+
+def test_the_example_of_the_documents_finds_what_pocketdet_finds(exported: ExportReport, checkpoint: Path):
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/tflite.md").read_text(encoding="utf-8"), re.DOTALL)
+    picture = random_pictures(checkpoint.with_name("one"), 1) / "0.png"
+    run = subprocess.run(
+        [sys.executable, "-c", example, str(exported.path), str(picture)], capture_output=True, text=True, check=True
+    )
+    name, score, *box = run.stdout.replace("[", "").replace("]", "").replace(",", "").split()
+    levels = open_backend(exported.path).run(np.asarray(Image.open(picture))[None])
+    large = [level._replace(objectness=np.full_like(level.objectness, -50)) for level in levels[:2]]
+    best = decode_picture([*large, levels[2]], 0, METADATA, 0, 1)
+    assert (name, float(score)) == (METADATA.class_names[best.class_ids[0]], pytest.approx(best.scores[0], abs=0.006))
+    np.testing.assert_allclose([float(value) for value in box], best.boxes[0], atol=0.51)
+
+
+def test_int8_stays_near_and_tells_what_computes_in_float(quantised: tuple[ExportReport, list[str]], checkpoint: Path):
+    report, said = quantised
+    assert "squeeze-and-excitations compute in float" in said[0]
+    assert "error of the scores" in said[1]
+    images = np.stack([np.asarray(Image.open(path)) for path in sorted(checkpoint.with_name("pictures").iterdir())])
+    truth, ours = TorchBackend(*load_detector(checkpoint)).run(images), open_backend(report.path, 1).run(images)
+    for a, b in zip(truth, ours, strict=True):
+        assert 0 < np.abs(sigmoid(a.objectness) - sigmoid(b.objectness)).max() < 0.05
+
+
+def test_int8_computes_with_integers_and_is_smaller(quantised: tuple[ExportReport, list[str]], exported: ExportReport):
+    report, _ = quantised
+    interpreter = interpreter_module.Interpreter(model_path=str(report.path), num_threads=1)
+    interpreter.allocate_tensors()
+    kinds = [detail["dtype"] for detail in interpreter.get_tensor_details()]
+    assert kinds.count(np.int8) > 100
+    assert {output["dtype"] for output in interpreter.get_output_details()} == {np.float32}
+    assert report.num_bytes < 0.5 * exported.num_bytes
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[: len(c) // 2], lambda c: c[:-1], lambda c: c[:5000] + b"x" + c[5001:]])
+def test_a_cut_or_changed_file_is_refused(exported: ExportReport, tmp_path: Path, damage: Callable[[bytes], bytes]):
+    path = tmp_path / "bad.tflite"
+    path.write_bytes(damage(exported.path.read_bytes()))
+    with pytest.raises(ModelFileError, match=r"bad\.tflite: the file was (cut|changed)"):
+        load(path)
+
+
+def test_pixels_of_another_size_are_refused(exported: ExportReport):
+    with pytest.raises(ModelFileError, match=r"cannot be run on \(1, 32, 64, 3\) pixels"):
+        open_backend(exported.path).run(np.zeros((1, 32, 64, 3), np.uint8))
+
+
+def test_bad_calibration_pictures_are_named_and_nothing_is_left(checkpoint: Path, tmp_path: Path):
+    target = tmp_path / "out.tflite"
+    with pytest.raises(SettingsError, match="int8 needs some hundred pictures"):
+        export(checkpoint, target, format="tflite", precision="int8")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="has no pictures"):
+        export(checkpoint, target, format="tflite", precision="int8", calibration=Calibration(tmp_path / "empty"))
+    broken = random_pictures(tmp_path / "broken", 2) / "1.png"
+    broken.write_bytes(broken.read_bytes()[:50])
+    with pytest.raises(ImageError, match=r"1\.png"):
+        export(checkpoint, target, format="tflite", precision="int8", calibration=Calibration(broken.parent))
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="cannot be written"):
+        export(checkpoint, tmp_path / "file" / "out.tflite", format="tflite")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "empty", "file"]
