@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from PIL import Image
 from pocketdet.core.decode import decode_picture, sigmoid
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import ExportError, ImageError, ModelFileError, SettingsError
-from pocketdet.export import Calibration, ExportReport, export
+from pocketdet.export import Calibration, ExportReport, export, tflite_file
+from pocketdet.export.conversion import Conversion
 from pocketdet.loading import load
 from pocketdet.models.checkpoint import TorchBackend, load_detector, save_detector
 from pocketdet.models.detector import build_from_metadata
@@ -47,6 +48,22 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             detector(torch.rand(4, 3, 64, 96))
     save_detector(folder / "small.safetensors", detector, METADATA)
     return folder / "small.safetensors"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_conversion() -> Iterator[None]:
+    """The converter takes 20 seconds for any network; all tests have the same one."""
+    convert = tflite_file._convert
+    networks: list[bytes] = []
+
+    def convert_once(conversion: Conversion) -> bytes:
+        if not networks:
+            networks.append(convert(conversion))
+        return networks[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tflite_file, "_convert", convert_once)
+        yield
 
 
 @pytest.fixture(scope="module")
