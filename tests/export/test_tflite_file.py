@@ -52,7 +52,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_conversion() -> Iterator[None]:
-    """The converter takes 20 seconds for any network; all tests have the same one."""
+    """The converter is slow for any network; all tests have the same one."""
     convert = tflite_file._convert
     networks: list[bytes] = []
 

@@ -26,7 +26,7 @@ def append_metadata(network: bytes, metadata: ModelMetadata) -> bytes:
     """
     file = io.BytesIO()
     file.write(network)
-    with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:  # Android reads stored members only
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:  # as they are
         for name, text in ((LABELS, "\n".join(metadata.class_names) + "\n"), (METADATA, metadata.to_json())):
             archive.writestr(zipfile.ZipInfo(name, _LONG_AGO), text)
         archive.comment = b"0" * _DIGEST
