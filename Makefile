@@ -8,12 +8,13 @@ CHECKED = src tests benchmarks recipes
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo docs test format page clean python-version
+.PHONY: help demo docs test test-tflite format page clean python-version
 
 help:
 	@echo "make demo     find animals in a bundled picture (base install, no torch)"
 	@echo "make test     format, lint, types, layers and tests (installs the dev extra)"
 	@echo "make docs     build the documents as a site, into build/site"
+	@echo "make test-tflite  the tests of the TFLite export, in an environment of their own"
 	@echo "make format   format the code and mend what the linter can mend"
 	@echo "make page     build the browser page of pocketdet serve (needs node)"
 	@echo "make clean    remove the environments and caches"
@@ -26,12 +27,14 @@ docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
 	@echo "the site is build/site/index.html"
 
-test: .venv/.installed .venv-oracle/.installed .venv-tflite/.installed
+test: .venv/.installed .venv-oracle/.installed
 	.venv/bin/ruff format --check $(CHECKED)
 	.venv/bin/ruff check $(CHECKED)
 	.venv/bin/mypy --strict src
 	.venv/bin/lint-imports
 	.venv/bin/python -m pytest
+
+test-tflite: .venv-tflite/.installed
 	.venv-tflite/bin/python -m pytest -p no:anyio tests/export/test_tflite_file.py
 
 page:

@@ -1,5 +1,6 @@
 """TFLite files on LiteRT."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class LiteRtBackend:
         outputs = {detail["name"]: detail for detail in self._interpreter.get_output_details()}
         self._check_graph(inputs, outputs)
         self._input = inputs[0]["index"]
+        self._one_at_a_time = threading.Lock()
         self._outputs = [outputs[name]["index"] for name in output_names(len(self.metadata.strides))]
 
     def run(self, images: NDArray[np.uint8]) -> list[LevelLogits]:
@@ -60,9 +62,10 @@ class LiteRtBackend:
 
     def _run_one(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """``(H, W, 3)`` to nine ``(1, C, H, W)``; the file's own order is ``(1, H, W, C)``."""
-        self._interpreter.set_tensor(self._input, image[None])
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(index).transpose(0, 3, 1, 2) for index in self._outputs]
+        with self._one_at_a_time:  # an interpreter is for one thread at a time
+            self._interpreter.set_tensor(self._input, image[None])
+            self._interpreter.invoke()
+            return [self._interpreter.get_tensor(index).transpose(0, 3, 1, 2) for index in self._outputs]
 
     def _check_graph(self, inputs: list[dict[str, Any]], outputs: dict[str, dict[str, Any]]) -> None:
         """The graph must be the one that the metadata describe, else boxes would be wrong in silence."""
