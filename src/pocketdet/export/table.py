@@ -49,7 +49,12 @@ class Exporter(NamedTuple):
 EXPORTERS = {
     "onnx": Exporter(".onnx", "onnx_file", ("float32", "half", "int8"), ("onnx", "onnxscript")),
     "openvino": Exporter(
-        ".xml", "openvino_file", ("float32", "half", "int8"), ("onnx", "onnxscript", "openvino"), "openvino"
+        ".xml",
+        "openvino_file",
+        ("float32", "half", "int8"),
+        ("onnx", "onnxscript", "openvino"),
+        "openvino",
+        rounding=("half", "int8"),
     ),
     "darknet": Exporter(".cfg", "darknet_file", ("float32",), ()),
     "ncnn": Exporter(
