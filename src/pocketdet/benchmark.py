@@ -31,6 +31,8 @@ detector = pocketdet.load(sys.argv[1], int(sys.argv[2]))
 load_ms = 1000 * (time.perf_counter() - start)
 detector.predict(sys.argv[3])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+if sys.platform == "linux":  # there ru_maxrss is at least that of the process that started this one
+    peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 2**10
 print(json.dumps({"load_ms": load_ms, "peak_mib": peak}))
 """
 

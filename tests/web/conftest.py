@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,10 @@ def start_server(tiny_model):
         source = str(Path(pocketdet.__file__).parents[1])
         command = [sys.executable, "-m", "pocketdet", "serve", "--model", *models, "--port", "0", "--json", *options]
         environment = os.environ | {"PYTHONPATH": source} | environment
-        with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, env=environment) as process:
+        words = [str(part) for part in command]
+        # A test run in the background ignores Ctrl-C, and hands that on.
+        hear = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment, preexec_fn=hear) as process:
             try:
                 yield process, int(json.loads(process.stdout.readline())["url"].rpartition(":")[2])
             finally:
