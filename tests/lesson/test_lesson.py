@@ -151,3 +151,9 @@ def test_bad_wishes_are_refused(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="cannot be written"):
         write_lesson(tmp_path / "file" / "a.html", explanation, "mobilenet_v1", picture=CAT)
+
+
+def test_what_an_exported_file_no_longer_tells_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["explain", "animals-small", "--drop-dead", str(tmp_path / "smaller.safetensors")]) == 2
+    assert "--drop-dead need the checkpoint" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,3 @@
-# ruff: noqa: D417 - AsJson has its help text with it
 """Measure several models against each other."""
 
 from pathlib import Path

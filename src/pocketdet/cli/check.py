@@ -1,4 +1,3 @@
-# ruff: noqa: D417 - AsJson has its help text with it
 """Find what is wrong with a data set."""
 
 import sys

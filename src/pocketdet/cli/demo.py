@@ -1,4 +1,3 @@
-# ruff: noqa: D417 - AsJson has its help text with it
 """The bundled pictures through the bundled detector."""
 
 from pathlib import Path

@@ -1,4 +1,3 @@
-# ruff: noqa: D417 - AsJson has its help text with it
 """Measure a detector."""
 
 import sys
@@ -30,7 +29,7 @@ def evaluate(
 
     Args:
         data: Folder with pictures and labels in the layout of Pascal VOC, COCO or YOLO.
-        model: Name of a bundled detector, an .onnx file, a .safetensors checkpoint or the folder of a training run.
+        model: Name of a bundled detector, an exported file, a .safetensors checkpoint or the folder of a training run.
         split: Which part of the data set.
         classes: Measure only these classes; by default all that the detector knows.
         nms: Measure how much two boxes overlap by IoU, or by DIoU, which keeps more boxes whose centres are apart.

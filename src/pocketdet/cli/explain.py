@@ -1,4 +1,3 @@
-# ruff: noqa: D417 - AsJson has its help text with it
 """A network's table, and the health of its kernels."""
 
 import dataclasses
@@ -67,6 +66,12 @@ def explain(
     from pocketdet.models import explain as explain_network
     from pocketdet.models import load_detector
 
+    is_exported = path is not None and path.suffix == ".onnx"
+    if is_exported and (data is not None or drop_dead is not None):
+        raise SettingsError(
+            f"{model} is an exported file, whose batch norms, which tell of dead kernels, are folded away; "
+            "--data and --drop-dead need the checkpoint"
+        )
     trained = None if path is None else load_detector(path)
     if trained is None:
         if data is not None or drop_dead is not None:
@@ -84,7 +89,7 @@ def explain(
         constant = find_constant(*trained, pictures) if pictures else None
         input_size = trained[1].input_size if size is None else (size, size)
         explanation = explain_network(trained[0], input_size, constant=constant)
-        if path is not None and path.suffix == ".onnx":  # its batch norms, which tell of dead kernels, are folded away
+        if is_exported:
             explanation = dataclasses.replace(explanation, health=())
         dropped = None if drop_dead is None or path is None else write_without_dead(path, drop_dead, pictures)
     if page is not None:

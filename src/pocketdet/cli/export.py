@@ -1,4 +1,3 @@
-# ruff: noqa: D417 - AsJson has its help text with it
 """From a checkpoint to a file for a device."""
 
 import sys

@@ -1,4 +1,3 @@
-# ruff: noqa: D417 - AsJson has its help text with it
 """Take over a detector of another project."""
 
 from pathlib import Path

@@ -1,4 +1,3 @@
-# ruff: noqa: D417 - AsJson has its help text with it
 """Find objects in pictures."""
 
 import json
@@ -51,7 +50,7 @@ def predict(
     Args:
         source: Pictures, folders of pictures, or patterns such as "photos/*.jpg"; or videos, the number of a camera, or
             the URL of an RTSP or HTTP stream.
-        model: Name of a bundled detector, an .onnx file, a .safetensors checkpoint or the folder of a training run.
+        model: Name of a bundled detector, an exported file, a .safetensors checkpoint or the folder of a training run.
         score_threshold: Show only detections with a score above this, 0 to 1.
         iou_threshold: Boxes of one class that overlap more than this are one object, 0 to 1.
         nms: Measure that overlap by IoU, or by DIoU, which keeps more of the boxes whose centres are apart.

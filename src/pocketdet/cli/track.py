@@ -1,4 +1,3 @@
-# ruff: noqa: D417 - AsJson has its help text with it
 """Follow objects through videos."""
 
 import json
@@ -40,7 +39,7 @@ def track(
 
     Args:
         source: A video, the number of a camera, or the URL of an RTSP or HTTP stream.
-        model: Name of a bundled detector, an .onnx file, a .safetensors checkpoint or the folder of a training run.
+        model: Name of a bundled detector, an exported file, a .safetensors checkpoint or the folder of a training run.
         line: Count what crosses a line, by direction: x1,y1,x2,y2 in pixels. May be given several times.
         zone: Count what enters a polygon: x1,y1,x2,y2,x3,y3 and so on in pixels. May be given several times.
         score_threshold: Only detections with a score above this, 0 to 1.

@@ -1,4 +1,3 @@
-# ruff: noqa: D417 - AsJson has its help text with it
 """Train a detector."""
 
 from pathlib import Path
