@@ -15,7 +15,7 @@ from pocketdet.errors import ExportError, ModelFileError, SettingsError
 from pocketdet.export import ExportReport, export, onnx_file
 from pocketdet.export.conversion import Conversion
 from pocketdet.models.checkpoint import TorchBackend, load_detector, save_detector
-from pocketdet.models.detector import build_from_metadata
+from pocketdet.models.detector import Detector, build_from_metadata
 from pocketdet.runtime.backends import OnnxBackend
 from pocketdet.runtime.predictor import Predictor
 
@@ -38,14 +38,11 @@ class Exported:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(tmp_path_factory: pytest.TempPathFactory, build_seasoned: Callable[[ModelMetadata], Detector]) -> Exported:
     """A detector with random weights and batch norms that have seen some pictures, and its file."""
     folder = tmp_path_factory.mktemp("exported")
-    torch.manual_seed(0)
-    detector = build_from_metadata(METADATA).train()
+    detector = build_seasoned(METADATA)
     with torch.no_grad():
-        for _ in range(20):
-            detector(torch.rand(4, 3, 96, 128))
         for level in detector.head.levels:
             for layer in (level.boxes, level.objectness, level.classes):
                 layer.weight.normal_(0, 0.2)

@@ -1,17 +1,17 @@
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import ModelFileError
 from pocketdet.export import onnx_file, openvino_file
 from pocketdet.export.conversion import Conversion
 from pocketdet.export.int8 import to_int8
-from pocketdet.models.detector import build_from_metadata
+from pocketdet.models.detector import Detector, build_from_metadata
 from pocketdet.runtime.backends import OnnxBackend, open_backend
 
 METADATA = ModelMetadata("mobilenet_v3_small", 0.35, 0.25, "same", ("cat", "dog"), (64, 64))
@@ -19,15 +19,11 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def floats(tmp_path_factory: pytest.TempPathFactory, build_seasoned: Callable[[ModelMetadata], Detector]) -> Path:
     """A small detector in float, with squeeze-and-excitation and h-swish."""
-    torch.manual_seed(0)
-    detector = build_from_metadata(METADATA).train()
-    with torch.no_grad():
-        for _ in range(10):
-            detector(torch.rand(4, 3, 64, 64))
+    detector = build_seasoned(METADATA)
     path = tmp_path_factory.mktemp("int8") / "float.onnx"
-    onnx_file.write(Conversion(detector.eval(), METADATA), path)
+    onnx_file.write(Conversion(detector, METADATA), path)
     return path
 
 

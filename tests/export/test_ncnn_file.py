@@ -1,9 +1,9 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pocketdet import load
 from pocketdet.core.metadata import ModelMetadata
@@ -11,7 +11,7 @@ from pocketdet.errors import ExportError, ModelFileError, SettingsError
 from pocketdet.export import ExportReport, export
 from pocketdet.export.convert import BUNDLED_PICTURES
 from pocketdet.models.checkpoint import TorchBackend, load_detector, save_detector
-from pocketdet.models.detector import build_from_metadata
+from pocketdet.models.detector import Detector
 from pocketdet.runtime.backends import open_backend
 
 pnnx = pytest.importorskip("pnnx")
@@ -21,12 +21,8 @@ METADATA = ModelMetadata("mobilenet_v3_small", 0.35, 0.25, "same", ("cat", "dog"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    detector = build_from_metadata(METADATA).train()
-    with torch.no_grad():
-        for _ in range(10):
-            detector(torch.rand(4, 3, 96, 128))
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, build_seasoned: Callable[[ModelMetadata], Detector]) -> Path:
+    detector = build_seasoned(METADATA)
     path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
     save_detector(path, detector, METADATA)
     return path

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from pocketdet.core.decode import decode_picture, sigmoid
@@ -19,7 +18,7 @@ from pocketdet.export import Calibration, ExportReport, export, tflite_file
 from pocketdet.export.conversion import Conversion
 from pocketdet.loading import load
 from pocketdet.models.checkpoint import TorchBackend, load_detector, save_detector
-from pocketdet.models.detector import build_from_metadata
+from pocketdet.models.detector import Detector
 from pocketdet.runtime.backends import open_backend, output_names
 
 interpreter_module = pytest.importorskip("ai_edge_litert.interpreter")
@@ -38,14 +37,10 @@ def random_pictures(folder: Path, number: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, build_seasoned: Callable[[ModelMetadata], Detector]) -> Path:
     """A detector with random weights and batch norms that have seen some pictures."""
     folder = tmp_path_factory.mktemp("tflite")
-    torch.manual_seed(0)
-    detector = build_from_metadata(METADATA).train()
-    with torch.no_grad():
-        for _ in range(20):
-            detector(torch.rand(4, 3, 64, 96))
+    detector = build_seasoned(METADATA)
     save_detector(folder / "small.safetensors", detector, METADATA)
     return folder / "small.safetensors"
 
