@@ -64,9 +64,9 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
 
 
 def test_another_kind_of_file_is_refused(tmp_path):
-    (tmp_path / "model.tflite").touch()
-    with pytest.raises(ModelFileError, match=r"model\.tflite: not a checkpoint; expected a \.safetensors file"):
-        loading.load(tmp_path / "model.tflite")
+    (tmp_path / "model.caffemodel").touch()
+    with pytest.raises(ModelFileError, match=r"model\.caffemodel: not a checkpoint; expected a \.safetensors file"):
+        loading.load(tmp_path / "model.caffemodel")
 
 
 def test_a_checkpoint_without_torch_names_the_extra(tmp_path, monkeypatch):
