@@ -27,6 +27,13 @@ def is_complete(command: str) -> bool:
     return not re.search(r"\b[A-Z]{2,}\b|\.\.\.", command)
 
 
+def code(page: Path) -> list[str]:
+    """What readers type: the lines of indented blocks without comments, then the commands in running text."""
+    text = page.read_text(encoding="utf-8")
+    lines = [re.split(r"\s+#", line)[0] for line in re.findall(r"^ {4}(.*\S)$", text, re.MULTILINE)]
+    return lines + re.findall(r"`((?:pocketdet|pip) [a-z]+ [^`]*)`", text)
+
+
 COMMANDS = sorted({command for page in PAGES for command in commands(page) if is_complete(command)})
 
 
@@ -53,6 +60,15 @@ def test_the_site_builds_without_a_broken_link(tmp_path: Path):
     api = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
     for name in ("iter_predict", "score_threshold", "ModelFileError", "freeze_epochs"):
         assert name in api
+
+
+@pytest.mark.parametrize(
+    ("page", "chinese"), [("README.md", "README.zh-CN.md"), ("docs/tutorial.md", "docs/tutorial.zh-CN.md")]
+)
+def test_the_chinese_page_has_the_commands_of_the_english_one(page: str, chinese: str):
+    english = code(ROOT / page)
+    assert len(english) > 5
+    assert code(ROOT / chinese) == english, f"{chinese} is not in step with {page}: bring the change there, too"
 
 
 def test_links_of_the_readme_lead_to_files():
