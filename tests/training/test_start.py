@@ -3,15 +3,20 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
+from pocketdet import cli
 from pocketdet.core.metadata import YOLOV4_ANCHORS, YOLOV4_SCALE_XY, ModelMetadata
 from pocketdet.datasets.load import load_dataset
+from pocketdet.loading import find_weights
 from pocketdet.models import build_from_metadata, load_detector, save_detector
+from pocketdet.models.checkpoint import TorchBackend
+from pocketdet.runtime.backends import open_backend
 from pocketdet.training import TrainSettings, train
-from pocketdet.training.start import describe
+from pocketdet.training.start import describe, letterboxed_pictures, load_start
 
 OWN = (((5, 6), (7, 8), (9, 9)), ((10, 12), (14, 16), (18, 20)), ((22, 24), (26, 28), (30, 32)))
 THEIRS = ModelMetadata(
@@ -90,3 +95,40 @@ def test_an_imported_network_stays_what_it_is_through_a_training(drawn_voc: Path
     with torch.inference_mode():
         for ours, theirs in zip(tuned.backbone(images), load_detector(start)[0].backbone(images), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_an_exported_file_gets_its_batch_norms_back(drawn_voc: Path) -> None:
+    """Export folds them away; the run makes them anew from its pictures, and the detector computes the same."""
+    pytest.importorskip("onnx")
+    exported = find_weights("animals-small")
+    theirs = open_backend(exported, threads=1)
+    training, console = load_dataset(drawn_voc), Console(quiet=True)
+    settings = dataclasses.replace(SETTINGS, width=1.0, neck_width=0.25, size=320, start_weights=exported)
+    detector, metadata = build_from_metadata(theirs.metadata), theirs.metadata
+    load_start(detector, metadata, training, settings, console)
+
+    pictures = letterboxed_pictures(training, metadata)
+    two = pictures[:2].permute(0, 2, 3, 1).numpy()
+    truth = theirs.run(two)
+    for ours, level in zip(TorchBackend(detector, metadata).run(two), truth, strict=True):
+        for name in ("boxes", "objectness", "classes"):
+            np.testing.assert_allclose(getattr(ours, name), getattr(level, name), rtol=1e-3, atol=5e-3)
+    # While it learns each batch norm divides by the statistics of its batch: of all the pictures these are its own.
+    with torch.no_grad():
+        learning = detector.train()(pictures.float() / 255)
+    for level, ours in zip(truth, learning, strict=True):
+        np.testing.assert_allclose(ours.objectness[:2], level.objectness, rtol=0.02, atol=0.1)
+
+
+def test_a_bundled_detector_is_a_start_by_its_name(drawn_voc: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    arguments = ["--start-weights", "animals-small", "--model", "mobilenet_v3_small", "--neck-width", "0.25"]
+    run = ["--size", "64", "--epochs", "1", "--output", str(tmp_path / "run")]
+    assert cli.main(["train", str(drawn_voc), *arguments, *run]) == 0
+    bundled, _ = load_detector(find_weights("animals-small"))
+    tuned, metadata = load_detector(tmp_path / "run" / "best.safetensors")
+    assert metadata.class_names == ("blue thing", "red thing")
+    pixels = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        for ours, theirs in zip(tuned.backbone(pixels), bundled.backbone(pixels), strict=True):
+            assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1] > 0.5

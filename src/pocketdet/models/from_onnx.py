@@ -12,6 +12,8 @@ from pocketdet.errors import MissingExtraError, ModelFileError
 from pocketdet.models.detector import Detector, build_from_metadata
 from pocketdet.runtime.backends import OnnxBackend
 
+PICTURES_AT_ONCE = 8
+
 
 def load_onnx_detector(path: Path) -> tuple[Detector, ModelMetadata]:
     """Read the weights of a float file that ``pocketdet export`` wrote.
@@ -47,6 +49,40 @@ def load_onnx_detector(path: Path) -> tuple[Detector, ModelMetadata]:
             "exported without --int8"
         ) from error
     return detector, metadata
+
+
+@torch.no_grad()
+def estimate_norms(detector: Detector, images: Tensor) -> None:
+    """Give batch norms the statistics of real pictures, and change nothing of what the detector computes.
+
+    With those that ``load_onnx_detector`` leaves, mean 0 and variance 1, a detector learns badly on: a batch's own
+    statistics are far from them.
+
+    Args:
+        detector: As ``load_onnx_detector`` leaves it; in evaluation mode afterwards.
+        images: ``(N, 3, H, W)`` bytes, letterboxed RGB.
+    """
+    norms = _norms_behind(detector.eval())
+    sums = {norm: torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms.values()}
+
+    def add(layer: nn.Conv2d, _: object, output: Tensor) -> None:
+        values = output.double().transpose(0, 1).flatten(1)
+        sums[norms[layer]] += torch.stack([torch.ones_like(values).sum(1), values.sum(1), values.square().sum(1)])
+
+    hooks = [layer.register_forward_hook(add) for layer in norms]
+    for batch in torch.split(images, PICTURES_AT_ONCE):
+        detector(batch.float() / 255)
+    for hook in hooks:
+        hook.remove()
+    for norm, (count, total, squares) in sums.items():
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        bias = norm.bias - norm.running_mean * scale
+        norm.running_mean.copy_(total / count)
+        norm.running_var.copy_((squares / count - (total / count).square()).clamp(min=0))
+        norm.weight.copy_(scale * (norm.running_var + norm.eps).sqrt())
+        norm.bias.copy_(bias + norm.running_mean * scale)
 
 
 def _read_convolutions(path: Path) -> dict[str, tuple[Tensor, Tensor]]:

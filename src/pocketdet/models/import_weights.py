@@ -13,14 +13,17 @@ from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import ModelFileError
 from pocketdet.models.checkpoint import CHECKSUM_KEY, METADATA_KEY, read_safetensors, verify
 from pocketdet.models.detector import HALF, IMAGENET_MEAN, IMAGENET_STD, Detector, PerChannel
+from pocketdet.models.from_onnx import load_onnx_detector
 from pocketdet.models.import_tensorflow import EPS as TENSORFLOW_EPS
 from pocketdet.models.import_tensorflow import SUFFIXES as TENSORFLOW_SUFFIXES
 from pocketdet.models.import_tensorflow import from_tensorflow, is_tensorflow, read_tensorflow
 from pocketdet.models.import_timm import MARK as TIMM_MARK
 from pocketdet.models.import_timm import from_timm, read_timm_info
+from pocketdet.runtime.backends import OnnxBackend
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 SCRIPTS_MARK = "yolo_head1.1.weight"  # see import_scripts
+EXPORTED_SUFFIX = ".onnx"
 FOREIGN_SUFFIXES = (*TORCH_SUFFIXES, *TENSORFLOW_SUFFIXES)
 
 
@@ -87,6 +90,8 @@ def read_start_weights_info(path: str | Path) -> StartWeightsInfo:
     """
     if Path(path).suffix in FOREIGN_SUFFIXES:
         return _info({}, _read_tensors(path)[0], path)
+    if Path(path).suffix == EXPORTED_SUFFIX:
+        return _of_detector(OnnxBackend(path, threads=1).metadata)
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             return _info(file.metadata() or {}, file.keys(), path)
@@ -94,20 +99,15 @@ def read_start_weights_info(path: str | Path) -> StartWeightsInfo:
         return _info({}, _read_tensors(path)[0], path)  # which says what is wrong
 
 
-def read_start_channels(path: str | Path, network: ModelMetadata) -> dict[str, int]:
-    """Channels left in a detector's file whose dead ones were dropped, as far as its parts are those of a network.
+def shared_channels(theirs: ModelMetadata | None, network: ModelMetadata) -> dict[str, int]:
+    """Channels left in a detector whose dead ones were dropped, as far as its parts are those of a network.
 
     Args:
-        path: A file that ``read_start_weights_info`` has read.
+        theirs: Of the detector that gives its weights, if it is one.
         network: To be filled; its backbone's or its neck's width may be another.
     """
-    if Path(path).suffix in FOREIGN_SUFFIXES:
+    if theirs is None:
         return {}
-    with safetensors.safe_open(str(path), framework="pt") as file:
-        header = file.metadata() or {}
-    if METADATA_KEY not in header:
-        return {}
-    theirs = ModelMetadata.from_json(header[METADATA_KEY], str(path))
     has_backbone = (theirs.backbone, theirs.width) == (network.backbone, network.width)
     fits = {"backbone": has_backbone, "neck": theirs.neck_width == network.neck_width}
     return {name: count for name, count in theirs.channels.items() if fits.get(_part(name), False)}
@@ -122,12 +122,13 @@ def load_start_weights(network: nn.Module, path: str | Path) -> Report:
 
     Args:
         network: A ``Detector``, ``Backbone`` or ``Classifier``.
-        path: ``.safetensors``; a state dict as ``.pth``, ``.pt`` or ``.bin``; an ``.h5`` file of Keras; or an ``.npz``
-            file of TensorFlow's variables by name. Nothing in it is executed.
+        path: ``.safetensors``; a float ``.onnx`` file that pocketdet exported, whose batch norms change nothing
+            (``estimate_norms`` makes them anew); a state dict as ``.pth``, ``.pt`` or ``.bin``; an ``.h5`` file of
+            Keras; or an ``.npz`` file of TensorFlow's variables by name. Nothing in it is executed.
 
     Raises:
         ModelFileError: Missing, cut, of another kind, or nothing in it fits.
-        MissingExtraError: An ``.h5`` file needs h5py.
+        MissingExtraError: An ``.h5`` file needs h5py, an ``.onnx`` file onnx.
     """
     source = _read(path, network)
     tensors = _renamed(source.tensors, network)
@@ -171,6 +172,9 @@ def _read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return read_torch(path), {}
     if Path(path).suffix in TENSORFLOW_SUFFIXES:
         return read_tensorflow(path), {}
+    if Path(path).suffix == EXPORTED_SUFFIX:
+        detector, metadata = load_onnx_detector(Path(path))
+        return detector.state_dict(), {METADATA_KEY: metadata.to_json()}
     tensors, header = read_safetensors(path)
     if CHECKSUM_KEY in header and METADATA_KEY in header:
         verify(tensors, header, path)
@@ -200,8 +204,7 @@ def read_torch(path: str | Path) -> dict[str, Tensor]:
 
 def _info(header: Mapping[str, str], keys: Iterable[str], path: str | Path) -> StartWeightsInfo:
     if METADATA_KEY in header:
-        metadata = ModelMetadata.from_json(header[METADATA_KEY], str(path))
-        return StartWeightsInfo(metadata.padding, metadata.mean, metadata.std, metadata)
+        return _of_detector(ModelMetadata.from_json(header[METADATA_KEY], str(path)))
     keys = set(keys)
     if is_tensorflow(keys):
         return StartWeightsInfo("same", HALF, HALF)
@@ -211,6 +214,10 @@ def _info(header: Mapping[str, str], keys: Iterable[str], path: str | Path) -> S
     if "127.5" in header.get("normalisation", ""):
         return StartWeightsInfo(padding, HALF, HALF)
     return StartWeightsInfo(padding, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _of_detector(metadata: ModelMetadata) -> StartWeightsInfo:
+    return StartWeightsInfo(metadata.padding, metadata.mean, metadata.std, metadata)
 
 
 def _renamed(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ def prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[Run,
     torch.manual_seed(settings.seed)
     detector = build_from_metadata(metadata)
     if saved is None:
-        load_start(detector, settings, console)
+        load_start(detector, metadata, training, settings, console)
     if settings.cross_batch_norm:
         cross_batch_norms(detector)
     use_bf16 = settings.bf16 if settings.bf16 is not None else on_first(gains_from_bf16)

@@ -4,21 +4,32 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
+from torch import Tensor
 
+from pocketdet.core.images import read_image
+from pocketdet.core.letterbox import Letterbox
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.records import Dataset
 from pocketdet.errors import DataError
 from pocketdet.models.balance import balance_scales
 from pocketdet.models.darknet.importing import describe_darknet, read_configuration
 from pocketdet.models.detector import Detector, build_darknet, default_neck, describe_levels
-from pocketdet.models.import_weights import load_start_weights, read_start_channels, read_start_weights_info
+from pocketdet.models.from_onnx import estimate_norms
+from pocketdet.models.import_weights import (
+    EXPORTED_SUFFIX,
+    load_start_weights,
+    read_start_weights_info,
+    shared_channels,
+)
 from pocketdet.training.own_anchors import choose_anchors
 from pocketdet.training.processes import on_first
 from pocketdet.training.run_folder import RunFolder
 from pocketdet.training.settings import TrainSettings
 
+NORM_PICTURES = 128  # that batch norms are estimated from
 # What a detector and the one that it starts from must share for the boxes to mean the same.
 SAME_DETECTOR = ("width", "neck_width", "neck_convolution", "strides", "configuration")
 
@@ -62,7 +73,7 @@ def _as_started(
         padding=settings.padding or start.padding,
         mean=start.mean,
         std=start.std,
-        channels=read_start_channels(start_weights, network),
+        channels=shared_channels(start.detector, network),
     )
     theirs = start.detector
     if theirs is None or theirs.backbone != network.backbone:
@@ -118,7 +129,9 @@ def stored_metadata(saved: dict[str, Any], folder: RunFolder, training: Dataset)
     return metadata
 
 
-def load_start(detector: Detector, settings: TrainSettings, console: Console) -> None:
+def load_start(
+    detector: Detector, metadata: ModelMetadata, training: Dataset, settings: TrainSettings, console: Console
+) -> None:
     """Load the start weights and tell what did not fit."""
     if settings.start_weights is None:
         console.print(
@@ -127,6 +140,8 @@ def load_start(detector: Detector, settings: TrainSettings, console: Console) ->
         )
         return
     report = load_start_weights(detector, settings.start_weights)
+    if settings.start_weights.suffix == EXPORTED_SUFFIX:
+        estimate_norms(detector, letterboxed_pictures(training, metadata))
     balance_scales(detector.backbone)
     console.print(f"start weights: {len(report.loaded)} tensors from {settings.start_weights.name}", markup=False)
     activation = settings.neck_activation or default_neck(settings.model).activation
@@ -140,6 +155,14 @@ def load_start(detector: Detector, settings: TrainSettings, console: Console) ->
     misfits = [*report.mismatched, *(name for name in report.missing if name.startswith("backbone."))]
     if misfits:
         console.print(f"start weights do not fit: {', '.join(map(str, misfits))}", style="yellow", markup=False)
+
+
+def letterboxed_pictures(training: Dataset, metadata: ModelMetadata) -> Tensor:
+    """``(N, 3, H, W)`` bytes, letterboxed, evenly spread."""
+    records = training.records[:: -(-len(training.records) // NORM_PICTURES)]
+    pictures = (read_image(record.path, at_least=metadata.input_size) for record in records)
+    letterboxed = [Letterbox(p.size, metadata.input_size).apply(p.pixels, metadata.padding_colour) for p in pictures]
+    return torch.from_numpy(np.stack(letterboxed)).permute(0, 3, 1, 2)
 
 
 def gains_from_bf16() -> bool:
