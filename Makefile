@@ -32,7 +32,7 @@ test: .venv/.installed .venv-oracle/.installed
 	.venv/bin/ruff check $(CHECKED)
 	.venv/bin/mypy --strict src
 	.venv/bin/lint-imports
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 test-tflite: .venv-tflite/.installed
 	.venv-tflite/bin/python -m pytest -p no:anyio tests/export/test_tflite_file.py
