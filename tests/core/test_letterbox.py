@@ -36,6 +36,17 @@ def test_boxes_worked_by_hand():
     np.testing.assert_allclose(letterbox.to_input(boxes), expected, rtol=1e-6)
 
 
+def test_a_stretched_picture_fills_the_input():
+    letterbox = Letterbox((100, 200), (64, 96), stretch=True)
+    assert (letterbox.resized, letterbox.offset) == ((64, 96), (0, 0))
+    boxes = np.array([[50, 25, 100, 100]], np.float32)
+    np.testing.assert_allclose(letterbox.to_input(boxes), [[24, 16, 48, 64]])
+    np.testing.assert_allclose(letterbox.to_image(letterbox.to_input(boxes)), boxes)
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 200, 3), np.uint8)
+    resized = Image.fromarray(pixels).resize((96, 64), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(letterbox.apply(pixels, GREY), np.asarray(resized))
+
+
 @given(sides, sides, inputs, inputs)
 def test_the_picture_fills_one_side_and_overflows_none(height, width, input_height, input_width):
     letterbox = Letterbox((height, width), (input_height, input_width))

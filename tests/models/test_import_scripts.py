@@ -354,8 +354,11 @@ def test_the_command_makes_a_checkpoint_that_predicts_evaluates_and_exports(scri
     document = json.loads(printed)
     assert (document["missing"], document["class_names"]) == ([], list(NAMES))
     assert "backbone.model.classifier.1.weight" in document["unused"]
-    assert "letterbox" in document["notes"][0]
     metadata = load_detector(output)[1]
+    assert document["stretch"]
+    assert metadata.stretch
+    assert run("import", tmp_path / "best.pth", *files, "-o", tmp_path / "boxed.safetensors", "--letterbox")[0] == 0
+    assert not load_detector(tmp_path / "boxed.safetensors")[1].stretch
     assert (metadata.input_size, metadata.anchors[0], metadata.anchors[2][2]) == (
         (64, 64),
         ((9, 11), (19, 36), (40, 28)),

@@ -9,8 +9,8 @@ const jobs = JSON.parse(readFileSync(`${folder}/jobs.json`, "utf8"));
 const results = [];
 
 const actions = {
-  letterbox({ rgba, imageSize, inputSize, colour, out }) {
-    const letterbox = new detector.Letterbox(imageSize, inputSize);
+  letterbox({ rgba, imageSize, inputSize, stretch, colour, out }) {
+    const letterbox = new detector.Letterbox(imageSize, inputSize, stretch);
     writeFileSync(`${folder}/${out}`, letterbox.apply(new Uint8ClampedArray(read(rgba)), colour));
     return { resized: letterbox.resized, offset: letterbox.offset };
   },

@@ -1,6 +1,7 @@
 """The page's letterbox, decoder, NMS and file reader against Python's, in node."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 import subprocess
@@ -38,14 +39,14 @@ SIZES = [(300, 451), (64, 64), (50, 200), (1, 900), (777, 333), (40, 41), (65, 6
 def test_the_letterbox_gives_python_s_pixels(run_node, tmp_path):
     rng = np.random.default_rng(0)
     jobs, expected = [], []
-    for n, size in enumerate(SIZES):
+    for n, (size, stretch) in enumerate(itertools.product(SIZES, (False, True))):
         pixels = rng.integers(0, 256, (*size, 3), np.uint8)
         rgba = np.dstack((pixels, np.full(size, 255, np.uint8)))
         (tmp_path / f"{n}.rgba").write_bytes(rgba.tobytes())
-        letterbox = Letterbox(size, (64, 96))
+        letterbox = Letterbox(size, (64, 96), stretch)
         expected.append((letterbox.resized, letterbox.offset, letterbox.apply(pixels, (1, 2, 3))))
         job = {"rgba": f"{n}.rgba", "imageSize": size, "inputSize": (64, 96), "colour": (1, 2, 3), "out": f"{n}.rgb"}
-        jobs.append({"action": "letterbox", **job})
+        jobs.append({"action": "letterbox", "stretch": stretch, **job})
     results = run_node(*jobs)
     for n, (resized, offset, pixels) in enumerate(expected):
         assert (tuple(results[n]["resized"]), tuple(results[n]["offset"])) == (resized, offset)

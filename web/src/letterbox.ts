@@ -1,4 +1,4 @@
-// As pocketdet/core/letterbox.py: the picture keeps its shape, bars fill the rest. Sizes are [height, width].
+// As pocketdet/core/letterbox.py: the picture keeps its shape, bars fill the rest; or it is stretched. Sizes are [height, width].
 
 export type Size = readonly [number, number];
 export type Box = [number, number, number, number]; // left, top, right, bottom
@@ -10,10 +10,11 @@ export class Letterbox {
   constructor(
     readonly imageSize: Size,
     readonly inputSize: Size,
+    stretch = false,
   ) {
     const scale = Math.min(inputSize[0] / imageSize[0], inputSize[1] / imageSize[1]);
     const fit = (side: number) => Math.max(1, roundHalfToEven(side * scale));
-    this.resized = [fit(imageSize[0]), fit(imageSize[1])];
+    this.resized = stretch ? inputSize : [fit(imageSize[0]), fit(imageSize[1])];
     this.offset = [
       Math.floor((inputSize[0] - this.resized[0]) / 2),
       Math.floor((inputSize[1] - this.resized[1]) / 2),

@@ -84,7 +84,7 @@ async function look(): Promise<void> {
   if (!network || !picture.width || picture.hidden) return;
   const start = performance.now();
   const pixels = picture.getContext("2d", { willReadFrequently: true })!.getImageData(0, 0, picture.width, picture.height);
-  const letterbox = new Letterbox([picture.height, picture.width], network.metadata.input_size);
+  const letterbox = new Letterbox([picture.height, picture.width], network.metadata.input_size, network.metadata.stretch);
   const input = letterbox.apply(pixels.data, network.metadata.padding_colour);
   const middle = performance.now();
   const levels = await network.run(input);

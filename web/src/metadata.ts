@@ -9,6 +9,7 @@ export interface Metadata {
   strides: number[];
   scale_xy: number[];
   padding_colour: [number, number, number];
+  stretch?: boolean;
   metrics: Record<string, number>;
 }
 

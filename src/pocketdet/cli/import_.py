@@ -1,5 +1,6 @@
 """Take over a detector of another project."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,7 @@ def import_model(
     names: Path | None = None,
     anchors: Path | None = None,
     size: int | None = None,
+    letterbox: bool = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a pocketdet checkpoint of another project's detector: evaluate, fine-tune and export it like one of ours.
@@ -46,6 +48,8 @@ def import_model(
         names: A file with these names, one a line, instead.
         anchors: Of a .pth file that has others than YOLOv4's: a text file with nine times width, height.
         size: Height and width of a .pth file's input in pixels, a multiple of 32; by default 416.
+        letterbox: Pictures keep their proportions, as with -letter_box or letterbox_image=True there; by default they
+            are stretched, as there.
     """
     from pocketdet.loading import require_packages
 
@@ -55,6 +59,8 @@ def import_model(
     if classes and names is not None:
         raise SettingsError("--classes and --names both name the classes; give one of them")
     imported = _read(source, read_class_names(names) if names is not None else classes, anchors, size)
+    if letterbox:
+        imported = dataclasses.replace(imported, metadata=dataclasses.replace(imported.metadata, stretch=False))
     save_imported(imported, output)
     if as_json:
         print_json({"path": str(output)} | imported.to_dict())

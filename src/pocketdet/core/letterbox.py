@@ -1,4 +1,4 @@
-"""The one letterbox: the picture keeps its shape, bars fill the rest."""
+"""The one letterbox: the picture keeps its shape, bars fill the rest; or, for some networks, it is stretched."""
 
 import dataclasses
 
@@ -14,19 +14,23 @@ class Letterbox:
     Args:
         image_size: (height, width) of the picture, in image pixels.
         input_size: (height, width) of the network's input, in input pixels.
+        stretch: Let the picture fill the input and lose its proportions.
     """
 
     image_size: tuple[int, int]
     input_size: tuple[int, int]
+    stretch: bool = False
 
     @property
     def scale(self) -> float:
-        """Input pixels per image pixel."""
+        """Input pixels per image pixel, without ``stretch``."""
         return min(self.input_size[0] / self.image_size[0], self.input_size[1] / self.image_size[1])
 
     @property
     def resized(self) -> tuple[int, int]:
         """(height, width) of the picture inside the input."""
+        if self.stretch:
+            return self.input_size
         height, width = (max(1, round(side * self.scale)) for side in self.image_size)
         return height, width
 

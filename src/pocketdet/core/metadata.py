@@ -4,6 +4,7 @@ import dataclasses
 import json
 from typing import Any
 
+from pocketdet.core.letterbox import Letterbox
 from pocketdet.errors import ModelFileError
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
@@ -41,6 +42,7 @@ class ModelMetadata:
         mean: Per channel, subtracted from RGB in 0 to 1.
         std: Per channel, divides after the subtraction.
         padding_colour: RGB of the letterbox's bars, 0 to 255.
+        stretch: Pictures fill the input and lose their proportions, as in darknet and in the MobileNet-YOLOv4 scripts.
         neck_activation: Of neck and head, ``"relu6"``, ``"mish"`` or ``"leaky"``.
         neck_convolution: Of neck and head, ``"separable"`` or ``"plain"``.
         se_before_activation: Of a MobileNet V3: squeeze-and-excitation before the activation of the depthwise
@@ -68,6 +70,7 @@ class ModelMetadata:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     padding_colour: tuple[int, int, int] = (114, 114, 114)
+    stretch: bool = False
     neck_activation: str = "relu6"
     neck_convolution: str = "separable"
     se_before_activation: bool = False
@@ -79,6 +82,10 @@ class ModelMetadata:
     gate: str = ""
     channels: dict[str, int] = dataclasses.field(default_factory=dict)
     configuration: str = ""
+
+    def letterbox(self, image_size: tuple[int, int]) -> Letterbox:
+        """How a picture of (height, width) lies in the input."""
+        return Letterbox(image_size, self.input_size, self.stretch)
 
     def to_json(self) -> str:
         """One JSON object, keys as the attributes."""

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketdet.core.images import read_image
-from pocketdet.core.letterbox import Letterbox
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.load import load_dataset
 from pocketdet.errors import SettingsError
@@ -64,4 +63,4 @@ def _spread(paths: Sequence[Path], most: int) -> list[Path]:
 
 def _letterboxed(path: Path, metadata: ModelMetadata) -> NDArray[np.uint8]:
     picture = read_image(path, at_least=metadata.input_size)
-    return Letterbox(picture.size, metadata.input_size).apply(picture.pixels, metadata.padding_colour)
+    return metadata.letterbox(picture.size).apply(picture.pixels, metadata.padding_colour)

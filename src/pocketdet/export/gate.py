@@ -10,7 +10,6 @@ import numpy as np
 
 from pocketdet.core.decode import Floats, LevelLogits, decode_picture, sigmoid
 from pocketdet.core.images import read_image
-from pocketdet.core.letterbox import Letterbox
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.records import Dataset
 from pocketdet.errors import ExportError
@@ -139,7 +138,7 @@ class _Differences(NamedTuple):
 def _compare_picture(checkpoint: Backend, file: Backend, path: Path) -> _Differences:
     metadata = checkpoint.metadata
     picture = read_image(path, at_least=metadata.input_size)
-    letterbox = Letterbox(picture.size, metadata.input_size)
+    letterbox = metadata.letterbox(picture.size)
     images = letterbox.apply(picture.pixels, metadata.padding_colour)[None]
     ours, theirs = checkpoint.run(images), file.run(images)
     outputs = [np.abs(a - b).max() for level in zip(ours, theirs, strict=True) for a, b in zip(*level, strict=True)]

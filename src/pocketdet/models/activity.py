@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pocketdet.core.images import read_image
-from pocketdet.core.letterbox import Letterbox
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.load import find_layout, load_dataset
 from pocketdet.errors import DataError
@@ -49,7 +48,7 @@ def read_input(path: Path, metadata: ModelMetadata) -> NDArray[np.uint8]:
         ImageError: It cannot be read.
     """
     picture = read_image(path, at_least=metadata.input_size)
-    return Letterbox(picture.size, metadata.input_size).apply(picture.pixels, metadata.padding_colour)[None]
+    return metadata.letterbox(picture.size).apply(picture.pixels, metadata.padding_colour)[None]
 
 
 def find_constant(detector: Detector, metadata: ModelMetadata, pictures: Sequence[Path]) -> dict[str, Tensor]:

@@ -20,10 +20,6 @@ from pocketdet.models.roles import find_roles, norm_of
 
 EPS = 1e-5  # of all their batch norms
 LETTERBOX_COLOUR = (128, 128, 128)
-NOTE = (
-    "pictures are letterboxed, as with letterbox_image = True in the scripts, whose default stretches them; "
-    "evaluate tells what the detector is worth"
-)
 MARKS = {  # a key that only one of the networks has
     "backbone.model.stage1.1.3.weight": "mobilenet_v1",
     "backbone.model.features.1.conv.0.0.weight": "mobilenet_v2",
@@ -89,6 +85,7 @@ def import_scripts(
         mean=NO_MEAN,
         std=NO_STD,
         padding_colour=LETTERBOX_COLOUR,
+        stretch=True,
         se_before_activation=backbone == "mobilenet_v3_large",
         licence="",
         pocketdet_version=__version__,
@@ -96,7 +93,7 @@ def import_scripts(
     detector = build_from_metadata(metadata)
     ours, unused = _to_ours(tensors, detector, backbone)
     _fill(detector, ours, path)
-    return Imported(detector.eval(), metadata, unused, notes=(NOTE,))
+    return Imported(detector.eval(), metadata, unused)
 
 
 def _check(tensors: Mapping[str, Tensor], class_names: Sequence[str], path: str | Path) -> str:

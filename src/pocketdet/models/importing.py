@@ -20,14 +20,12 @@ class Imported:
         metadata: Its class names, and how its boxes are decoded.
         unused: What the source has and the network has not.
         missing: What the network has and the source has not; it keeps random values.
-        notes: What else a person should know.
     """
 
     detector: Detector
     metadata: ModelMetadata
     unused: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -37,7 +35,7 @@ class Imported:
             "input_size": list(self.metadata.input_size),
             "unused": list(self.unused),
             "missing": list(self.missing),
-            "notes": list(self.notes),
+            "stretch": self.metadata.stretch,
         }
 
     def to_text(self) -> str:
@@ -45,11 +43,13 @@ class Imported:
         height, width = self.metadata.input_size
         num_classes = len(self.metadata.class_names)
         lines = [f"{self._num_parameters():,} parameters, {num_classes} classes, {height} x {width} pixels"]
+        fit = "stretched, as their origin does by default; letterboxed by --letterbox"
+        lines.append(f"pictures are {fit if self.metadata.stretch else 'letterboxed'}")
         if self.unused:
             lines.append(f"in the source, but not used: {', '.join(self.unused)}")
         if self.missing:
             lines.append(f"not in the source, so random until it is trained: {', '.join(self.missing)}")
-        return "\n".join((*lines, *self.notes))
+        return "\n".join(lines)
 
     def _num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.detector.parameters())

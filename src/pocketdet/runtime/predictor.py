@@ -256,11 +256,11 @@ class Predictor:
 
     def _enough(self, full: tuple[int, int]) -> tuple[int, int]:
         """(height, width) that a JPEG of this size has to be decoded at least."""
-        height, width = Letterbox(full, self.metadata.input_size).resized
+        height, width = self.metadata.letterbox(full).resized
         return int(DECODE_MARGIN * height), int(DECODE_MARGIN * width)
 
     def _letterboxed(self, picture: Pixels | Image.Image, size: tuple[int, int]) -> Prepared:
-        letterbox = Letterbox(size, self.metadata.input_size)
+        letterbox = self.metadata.letterbox(size)
         return Prepared(letterbox.apply(picture, self.metadata.padding_colour), letterbox)
 
 

@@ -10,7 +10,6 @@ from numpy import uint8
 from numpy.typing import NDArray
 
 from pocketdet.core.detections import Detections
-from pocketdet.core.letterbox import Letterbox
 from pocketdet.runtime.background import Ahead
 from pocketdet.runtime.live import LiveStream
 from pocketdet.runtime.predictor import IOU_THRESHOLD, SCORE_THRESHOLD, Predictor
@@ -71,11 +70,10 @@ def detect_frames(
         VideoError: Reading stops before the end.
         SettingsError: A threshold is not in 0 to 1.
     """
-    input_size = predictor.metadata.input_size
 
     def shrink() -> Iterator[tuple[Frame, NDArray[uint8]]]:
         for frame in video:
-            yield frame, frame.pixels(Letterbox(frame.size, input_size).resized)
+            yield frame, frame.pixels(predictor.metadata.letterbox(frame.size).resized)
 
     def detect(frame: Frame, pixels: NDArray[uint8]) -> Seen:
         return Seen(frame, predictor.predict_pixels(pixels, frame.size, score_threshold, iou_threshold))

@@ -10,7 +10,6 @@ from rich.console import Console
 from torch import Tensor
 
 from pocketdet.core.images import read_image
-from pocketdet.core.letterbox import Letterbox
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.records import Dataset
 from pocketdet.errors import DataError
@@ -161,7 +160,7 @@ def letterboxed_pictures(training: Dataset, metadata: ModelMetadata) -> Tensor:
     """``(N, 3, H, W)`` bytes, letterboxed, evenly spread."""
     records = training.records[:: -(-len(training.records) // NORM_PICTURES)]
     pictures = (read_image(record.path, at_least=metadata.input_size) for record in records)
-    letterboxed = [Letterbox(p.size, metadata.input_size).apply(p.pixels, metadata.padding_colour) for p in pictures]
+    letterboxed = [metadata.letterbox(p.size).apply(p.pixels, metadata.padding_colour) for p in pictures]
     return torch.from_numpy(np.stack(letterboxed)).permute(0, 3, 1, 2)
 
 

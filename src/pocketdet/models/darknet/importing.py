@@ -37,7 +37,7 @@ def import_darknet(configuration: Path, weights: Path, class_names: Sequence[str
     check_class_names(class_names, _network(detector).levels[0].num_classes, str(configuration))
     metadata = describe_darknet(detector, class_names)
     if note is not None:
-        facts = ("licence", "training_data", "metrics", "padding_colour")
+        facts = ("licence", "training_data", "metrics", "padding_colour", "stretch")
         metadata = dataclasses.replace(metadata, **{name: getattr(note, name) for name in facts})
     absent = read_weights(detector, weights)
     return Imported(detector.eval(), metadata, missing=absent)
@@ -87,6 +87,7 @@ def describe_darknet(
         mean=NO_MEAN,
         std=NO_STD,
         padding_colour=GREY,
+        stretch=True,
         licence="",
         pocketdet_version=__version__,
         configuration=network.configuration,
