@@ -73,7 +73,7 @@ class LiteRtBackend:
             raise ModelFileError(f"{self._path}: expected one uint8 input named '{INPUT_NAME}'; export the file again")
         names = output_names(len(self.metadata.strides))
         for name, expected in zip(names, expected_channels(self.metadata), strict=True):
-            found = list(outputs[name]["shape"]) if name in outputs else None
+            found = outputs[name]["shape"].tolist() if name in outputs else None
             if found is None or found[-1] != expected or outputs[name]["dtype"] != np.float32:
                 raise ModelFileError(
                     f"{self._path}: output '{name}' has the shape {found}, but anchors and classes of its metadata "
