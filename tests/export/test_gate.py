@@ -65,13 +65,21 @@ def test_a_lost_object_is_a_score_difference(picture: Path):
 
 @pytest.mark.parametrize(("file_ap", "passes"), [(0.5009, True), (0.4991, True), (0.4985, False), (0.502, False)])
 def test_ap_may_drift_by_a_tenth_of_a_point(file_ap: float, passes: bool):
-    report = GateReport(9, 0, 0, 0, checkpoint_ap=0.5, file_ap=file_ap)
+    report = GateReport(9, 0.01, 0, 0, checkpoint_ap=0.5, file_ap=file_ap)
     if passes:
         report.check()
         assert report.to_metrics()["gate_ap_difference"] == pytest.approx(file_ap - 0.5)
     else:
         with pytest.raises(ExportError, match="AP is off"):
             report.check()
+
+
+def test_ap_may_change_by_more_where_outputs_differ_by_round_off_alone():
+    report = GateReport(6, 9e-5, 0, 0, checkpoint_ap=0.10, file_ap=0.12)
+    report.check()
+    for off in (2e-4, math.nan):
+        with pytest.raises(ExportError, match="AP is off"):
+            dataclasses.replace(report, max_output_difference=off).check()
 
 
 def test_int8_is_judged_by_its_loss_of_ap50_alone():
