@@ -1,3 +1,4 @@
+import re
 import string
 from html.parser import HTMLParser
 from pathlib import Path
@@ -134,6 +135,16 @@ def test_the_page_of_a_checkpoint_needs_nothing_but_itself(tmp_path: Path, langu
     assert text.count("<img") == 8
     assert "656" in text
     assert "4608" in text
+    for key in ("weights", "parameters", "multiply_adds", "backbone", "neck", "head"):
+        assert texts[key] in text
+    if language == "zh":
+        left = re.sub(r"<style>.*?</style>|<[^>]*>", " ", text, flags=re.DOTALL)
+        assert re.findall(r"\b(?:weights|parameters|multiply-adds|original|inverted|found)\b", left) == []
+
+
+def test_the_page_of_an_exported_file_says_why_it_has_no_kernels(tmp_path: Path):
+    assert main(["explain", "animals-small", "--page", str(tmp_path / "lesson.html")]) == 0
+    assert ENGLISH["kernels_unknown"] in (tmp_path / "lesson.html").read_text(encoding="utf-8")
 
 
 def test_the_page_of_a_name_has_no_pictures(tmp_path: Path):

@@ -14,8 +14,13 @@ WIDTH, HEIGHT, GAP = 1000, 560, 10
 SHADES = {"backbone": "86, 140, 200", "neck": "214, 140, 60", "head": "90, 160, 110"}
 
 
-def block_map(rows: Sequence[Row]) -> str:
-    """Every block as a rectangle; its area is its share of the multiply-adds. Each carries its shapes as a tooltip."""
+def block_map(rows: Sequence[Row], say: dict[str, str]) -> str:
+    """Every block as a rectangle; its area is its share of the multiply-adds. Each carries its shapes as a tooltip.
+
+    Args:
+        rows: Of the network.
+        say: Texts of a language; the parts of a network are among them.
+    """
     total = sum(row.multiply_adds for row in rows)
     parts = {part: [row for row in rows if row.part == part] for part in dict.fromkeys(row.part for row in rows)}
     free = WIDTH - GAP * (len(parts) - 1)
@@ -23,19 +28,20 @@ def block_map(rows: Sequence[Row]) -> str:
     for part, members in parts.items():
         weight = sum(row.multiply_adds for row in members)
         width = free * weight / total
-        drawn.append(_text(left + 2, 14, f"{part} {weight / total:.0%}"))
+        drawn.append(_text(left + 2, 14, f"{say.get(part, part)} {weight / total:.0%}"))
         top = 20.0
         for row in members:
             height = (HEIGHT - 20) * row.multiply_adds / weight
-            drawn.append(_block(row, left, top, width, height))
+            drawn.append(_block(row, (left, top, width, height), say))
             top += height
         left += width + GAP
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-size="11">{"".join(drawn)}</svg>'
 
 
-def _block(row: Row, left: float, top: float, width: float, height: float) -> str:
+def _block(row: Row, place: tuple[float, float, float, float], say: dict[str, str]) -> str:
+    left, top, width, height = place
     shape = "x".join(map(str, row.input))
-    costs = f"{row.parameters:,} parameters, {row.multiply_adds:,} multiply-adds"
+    costs = f"{row.parameters:,} {say['parameters']}, {row.multiply_adds:,} {say['multiply_adds']}"
     tip = f"{row.name}: {row.operator}, {shape} > {row.out_channels}, {costs}"
     label = f"{row.operator} {shape} > {row.out_channels}"
     fits = height > 12 and width > 6.2 * len(label)
@@ -47,14 +53,15 @@ def _block(row: Row, left: float, top: float, width: float, height: float) -> st
     )
 
 
-def residual_drawing(costs: Sequence[Cost], names: Sequence[str]) -> str:
+def residual_drawing(costs: Sequence[Cost], say: dict[str, str]) -> str:
     """The original residual block beside the inverted one: bars as wide as there are channels, and the shortcut."""
     shapes = ((256, 64, 64, 256), (24, 144, 144, 24))
     kernels = (("1x1", "3x3", "1x1 linear"), ("1x1", "3x3 depthwise", "1x1 linear"))
     drawn = []
+    names = say["residual_names"].split("|")
     for number, (channels, between, cost, name) in enumerate(zip(shapes, kernels, costs, names, strict=True)):
         middle = 250 + 480 * number
-        label = f"{name}: {cost.weights:,} weights, {cost.multiply_adds:,} multiply-adds"
+        label = f"{name}: {cost.weights:,} {say['weights']}, {cost.multiply_adds:,} {say['multiply_adds']}"
         drawn.append(_text(middle - 200, 16, label))
         for step, count in enumerate(channels):
             width, top = count * 1.2, 40 + 60 * step

@@ -119,7 +119,7 @@ def _cells(row: Row, printed: str) -> list[str]:
 
 def _map(say: dict[str, str], explanation: Explanation) -> Section:
     total = explanation.totals()["multiply_adds"] / 1e9
-    return Section(say["map"], say["map_meaning"].format(total=total), drawings.block_map(explanation.rows))
+    return Section(say["map"], say["map_meaning"].format(total=total), drawings.block_map(explanation.rows, say))
 
 
 def _separable(say: dict[str, str]) -> Section:
@@ -152,7 +152,7 @@ def _activations(say: dict[str, str]) -> Section:
 
 def _residual(say: dict[str, str]) -> Section:
     rows = [[str(dimensions), f"{error:.2f}"] for dimensions, error in facts.lost_by_relu()]
-    body = drawings.residual_drawing(facts.residual_costs(), say["residual_names"].split("|"))
+    body = drawings.residual_drawing(facts.residual_costs(), say)
     return Section(say["residual"], say["residual_meaning"], body + page.table(say["residual_heads"].split("|"), rows))
 
 
@@ -167,10 +167,10 @@ def _gates(say: dict[str, str], sights: Sights) -> list[Section]:
 
 
 def _kernels(say: dict[str, str], explanation: Explanation) -> list[Section]:
-    """None where the batch norms are unknown."""
+    """An exported file has no batch norms that would tell."""
     health = explanation.health
     if not health:
-        return []
+        return [Section(say["kernels"], say["kernels_unknown"], "")]
     counts = [
         [
             layer.layer,

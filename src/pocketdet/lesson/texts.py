@@ -8,6 +8,10 @@ LANGUAGES: tuple[Language, ...] = get_args(Language)
 ENGLISH = {
     "title": "{network}, explained",
     "parameters": "parameters",
+    "weights": "weights",
+    "backbone": "backbone",
+    "neck": "neck",
+    "head": "head",
     "multiply_adds": "multiply-adds",
     "plain": "with plain convolutions",
     "times": "{times:.1f} times as many",
@@ -71,6 +75,10 @@ ENGLISH = {
         "{kernels} are dead, "
         "by weights and batch norms."
     ),
+    "kernels_unknown": (
+        "This is an exported file: its batch norms, which tell of dead kernels, are folded into the weights. "
+        "pocketdet explain counts them in the folder of the training run."
+    ),
     "kernels_heads": "layer|kernels|dead|weights|scale|input|bias",
     "kernels_all": "all layers",
     "sight": "What it sees",
@@ -88,6 +96,10 @@ ENGLISH = {
 CHINESE = {
     "title": "图解 {network}",
     "parameters": "参数",
+    "weights": "权重",
+    "backbone": "骨干",
+    "neck": "颈部",
+    "head": "头部",
     "multiply_adds": "乘加运算",
     "plain": "若全用普通卷积",
     "times": "{times:.1f} 倍",
@@ -136,6 +148,10 @@ CHINESE = {
     "kernels_meaning": (
         "深度卷积核会在训练中死亡:仍然耗时,却对任何图片给出同样的结果。按权重和批归一化判断,{kernels} 个核中有 "
         "{dead} 个已死。"
+    ),
+    "kernels_unknown": (
+        "这是导出的文件:能说明卷积核是否死亡的批归一化已经并入权重。"
+        "请对训练输出的文件夹运行 pocketdet explain,它会统计。"
     ),
     "kernels_heads": "层|核|死亡|权重|缩放|输入|偏置",
     "kernels_all": "所有层",
