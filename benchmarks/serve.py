@@ -20,6 +20,7 @@ from pathlib import Path
 import pocketdet
 
 PLACES = 16  # requests that the server takes at once
+SAMPLES = 10  # of the memory during the overload
 
 
 class Load:
@@ -98,10 +99,15 @@ def main() -> None:
         print(*(f"p{p} {cuts[p - 1] * 1000:.0f}" for p in (50, 95, 99)))
         clients = 4 * PLACES
         load = Load(port, picture, clients, interval=clients / (2 * statistics.median(rates)))
-        before = resident(process)
-        load.run(wish.overload)
+        sizes = [resident(process)]
+        thread = threading.Thread(target=load.run, args=(wish.overload,))
+        thread.start()
+        for _ in range(SAMPLES):
+            time.sleep(wish.overload / SAMPLES)
+            sizes.append(resident(process))
+        thread.join()
         print(f"at 2 x capacity for {wish.overload:g} s: answers {dict(load.statuses)}", end=", ")
-        print(f"memory {before:.0f} MB before, {resident(process):.0f} MB after")
+        print(f"memory in MB before, and {SAMPLES} times in it:", *(f"{size:.0f}" for size in sizes))
         process.terminate()
 
 

@@ -1,27 +1,47 @@
 """For all tests: settled threads, repeatable property tests, and a tiny network that really looks at its pixels."""
 
+import io
 import os
+import shutil
 
 # Before anything imports torch or ONNX Runtime: spinning threads slow a small machine down many times.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.core.seal import BLANK, SEAL_KEY, seal
+from pocketdet.loading import ASSETS
 
 # No time limit an example (a busy machine is no failure), the same examples every time, nothing written to disk.
 hypothesis.settings.register_profile("pocketdet", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("pocketdet")
 
+
+# Without these Chromium looks for Google's hosts, and needs a sandbox that root has not.
+CHROMIUM_ARGUMENTS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--window-size=800,1000",
+)
 
 TINY_ANCHORS = (((8, 8), (16, 8), (8, 16)), ((16, 16), (32, 16), (16, 32)), ((32, 32), (64, 32), (32, 64)))
 
@@ -119,6 +139,56 @@ def write_video(
 @pytest.fixture(scope="session")
 def video_writer() -> Callable[..., Path]:
     return write_video
+
+
+def write_voc(folder: Path, classes: tuple[str, ...]) -> Path:
+    """24 pictures of a cat and an astronaut with one box each, in turn of every class; a quarter is ``val``."""
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    pictures = [Image.open(ASSETS / name).convert("RGB") for name in ("chelsea.jpg", "astronaut.jpg")]
+    for n in range(24):
+        picture = pictures[n % 2].resize((96 + 2 * n, 80))
+        picture.save(folder / f"JPEGImages/{n}.jpg")
+        box = f"<xmin>{10 + n}</xmin><ymin>5</ymin><xmax>90</xmax><ymax>{40 + n}</ymax>"
+        label = f"<object><name>{classes[n % len(classes)]}</name><bndbox>{box}</bndbox></object>"
+        size = f"<size><width>{picture.width}</width><height>80</height></size>"
+        (folder / f"Annotations/{n}.xml").write_text(f"<annotation>{size}{label}</annotation>")
+    for split, members in {"train": range(12), "val": range(12, 18), "test": range(18, 24)}.items():
+        (folder / f"ImageSets/Main/{split}.txt").write_text("".join(f"{n}\n" for n in members))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def voc_writer() -> Callable[[Path, tuple[str, ...]], Path]:
+    return write_voc
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, driven by Selenium; skips where one of them is missing."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in CHROMIUM_ARGUMENTS:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as browser:
+        yield browser
+
+
+@pytest.fixture
+def shoot(browser: Any, tmp_path: Path) -> Callable[[str], None]:
+    """Keeps what the browser shows; POCKETDET_SCREENSHOTS=docs/images renews the pictures of the documents."""
+
+    def keep(name: str) -> None:
+        image = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+        assert len(image.resize((64, 64)).getcolors(64 * 64) or []) > 8, "nothing is drawn"
+        image.save(Path(os.environ.get("POCKETDET_SCREENSHOTS", tmp_path)) / f"{name}.jpg", quality=85)
+
+    return keep
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 """The documents: their commands are understood, their links lead somewhere."""
 
+import http.server
 import re
 import shlex
 import subprocess
 import sys
+import threading
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,16 +54,47 @@ def test_every_command_of_the_documents_is_understood(command: str):
         assert "--help" in tokens or app.parse_args(tokens, exit_on_error=False, print_error=False)
 
 
-def test_the_site_builds_without_a_broken_link(tmp_path: Path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env={"NO_MKDOCS_2_WARNING": "1", "PATH": "/usr/bin:/bin"}
-    )
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    environment = {"NO_MKDOCS_2_WARNING": "1", "PATH": "/usr/bin:/bin"}
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
-    api = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
+    return folder
+
+
+def test_the_site_builds_without_a_broken_link(site: Path):
+    api = (site / "api" / "index.html").read_text(encoding="utf-8")
     for name in ("iter_predict", "score_threshold", "ModelFileError", "freeze_epochs"):
         assert name in api
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Not on the test's standard error."""
+
+
+def test_the_site_reads_and_searches_in_a_browser_without_other_hosts(browser: Any, site: Path):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}/"
+            browser.get(address)
+            (picture,) = browser.find_elements("css selector", "article img")
+            assert int(picture.get_attribute("naturalWidth")) > 300
+            assert browser.find_element("css selector", "h1").text.startswith("pocketdet")
+            browser.get(address + "?q=mosaic")
+            wait = WebDriverWait(browser, 60)
+            wait.until(lambda _: browser.find_elements("css selector", ".md-search-result__item"))
+            loaded = "return performance.getEntriesByType('resource').map((one) => one.name)"
+            assert [name for name in browser.execute_script(loaded) if not name.startswith((address, "data:"))] == []
+            assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+        finally:
+            server.shutdown()
 
 
 @pytest.mark.parametrize(

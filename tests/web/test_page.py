@@ -4,7 +4,6 @@ import base64
 import hashlib
 import io
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,22 +15,6 @@ from pocketdet.web.page import DEMO_PICTURE, STATIC, page_files
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = REPOSITORY / "web"
-CHROMIUM = shutil.which("chromium")
-DRIVER = shutil.which("chromedriver")
-# Without these Chromium looks for Google's hosts, and needs a sandbox that root has not.
-ARGUMENTS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-)
-
 # Drops a file on the page as a person does; the content comes in base64.
 DROP = """
 const [text, name] = arguments;
@@ -64,20 +47,6 @@ def test_write_page_gives_a_folder_for_any_host(tmp_path, tiny_model, capsys):
     (model,) = json.loads((tmp_path / "site" / "models.json").read_text())
     assert (tmp_path / "site" / model["file"]).read_bytes() == tiny_model.read_bytes()
     assert (tmp_path / "site" / "index.html").is_file()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver")
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (*ARGUMENTS, "--window-size=800,1000"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with webdriver.Chrome(options, webdriver.ChromeService(DRIVER)) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +111,30 @@ def test_a_dropped_picture_gives_python_s_boxes_and_the_slider_acts_without_the_
     assert f"network{network}," in page.element("#latency").text
 
 
-def test_the_demo_picture_shows_a_cat_and_nothing_leaves_the_page(page, browser, port):
+# Puts a PNG, given in base64, into the clipboard, as a screenshot tool does.
+COPY = """
+const [text, done] = arguments;
+const content = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const item = new ClipboardItem({"image/png": new Blob([content], {type: "image/png"})});
+navigator.clipboard.write([item]).then(() => done(""), (error) => done(String(error)));
+"""
+
+
+def test_a_picture_of_the_clipboard_is_pasted_by_ctrl_v(page, browser):
+    from selenium.webdriver import ActionChains, Keys
+
+    permissions = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    browser.execute_cdp_cmd("Browser.grantPermissions", permissions)
+    file = io.BytesIO()
+    Image.open(DEMO_PICTURE).save(file, "PNG")
+    assert browser.execute_async_script(COPY, base64.b64encode(file.getvalue()).decode()) == ""
+    ActionChains(browser).key_down(Keys.CONTROL).send_keys("v").key_up(Keys.CONTROL).perform()
+    page.wait_for("#found", "cat")
+    expected = load("animals", threads=1).predict(file.getvalue())
+    assert page.found()[0][1] == pytest.approx(expected.boxes[0].tolist(), abs=0.5)
+
+
+def test_the_demo_picture_shows_a_cat_and_nothing_leaves_the_page(page, browser, port, shoot):
     assert "Nothing leaves this device" in page.element("header").text
     assert browser.execute_script("return crossOriginIsolated") is True
     page.element("#demo").click()
@@ -151,6 +143,7 @@ def test_the_demo_picture_shows_a_cat_and_nothing_leaves_the_page(page, browser,
     addresses = browser.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)")
     assert all(address.startswith((f"http://127.0.0.1:{port}/", "blob:", "data:")) for address in addresses)
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    shoot("page")
 
 
 def test_other_detectors_files_and_the_camera_can_be_chosen_and_errors_are_told(page, tiny_model, red_png):

@@ -4,17 +4,21 @@ import http.client
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
+import subprocess
 import zlib
 from pathlib import Path
 
 import pytest
 
 from pocketdet import cli
+from pocketdet.web.page import DEMO_PICTURE
 
 BODY_LIMIT = 300_000
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +182,17 @@ def test_a_missing_package_names_the_extra(capsys, monkeypatch):
 def test_an_address_in_use_is_named(small_server, capsys):
     assert cli.main(["serve", "--port", str(small_server[1])]) == 2
     assert f"port {small_server[1]}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_documented_curl_commands_find_the_cat(start_server, tmp_path):
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/serving.md"))
+    commands = dict.fromkeys(line.strip() for line in text.splitlines() if line.startswith("    curl "))
+    assert len(commands) == 3
+    shutil.copy(DEMO_PICTURE, tmp_path / "photo.jpg")
+    with start_server("--threads", "1", models=("animals",)) as (_, port):
+        for command in commands:
+            words = ["bash", "-c", command.replace("127.0.0.1:8000", f"127.0.0.1:{port}")]
+            done = subprocess.run(words, cwd=tmp_path, capture_output=True, check=True, timeout=120)
+            (picture,) = json.loads(done.stdout)["pictures"]
+            assert [one["class"] for one in picture["objects"]] == ["cat"], command
