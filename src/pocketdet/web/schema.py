@@ -61,7 +61,7 @@ class Model(BaseModel):
     classes: list[str] = Field(examples=[["cat", "dog"]])
     input_height: int = Field(examples=[320])
     input_width: int = Field(examples=[320])
-    metrics: dict[str, float] = Field(examples=[{"AP50": 0.709}])
+    metrics: dict[str, float] = Field(examples=[{"AP50": 0.719}])
     training_data: str
     licence: str = Field(examples=["MIT"])
 
