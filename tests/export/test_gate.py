@@ -45,7 +45,7 @@ def picture(tmp_path: Path) -> Path:
 
 def test_a_network_does_not_differ_from_itself(picture: Path):
     report = compare(Constant(), Constant(), [picture, picture])
-    assert report == GateReport(2, 0, 0, 0)
+    assert report == GateReport(2, 0, 0, 0, num_objects=4)  # one of each class
     report.check()
 
 
@@ -80,6 +80,29 @@ def test_ap_may_change_by_more_where_outputs_differ_by_round_off_alone():
     for off in (2e-4, math.nan):
         with pytest.raises(ExportError, match="AP is off"):
             dataclasses.replace(report, max_output_difference=off).check()
+
+
+def test_objects_are_compared_as_people_see_them(picture: Path):
+    same = compare(Constant(), Constant(tw=0.25, objectness=1.5), [picture])
+    assert (same.num_objects, same.num_unmatched) == (2, 0)
+    assert same.max_object_box_difference_px == pytest.approx(6 * (math.exp(0.25) - 1), abs=1e-4)
+    probability = [1 / (1 + math.exp(-logit)) for logit in (2, 1.5)]
+    assert same.max_object_score_difference == pytest.approx(0.5 * (probability[0] - probability[1]), abs=1e-5)
+    assert same.to_metrics()["gate_max_object_box_difference_px"] == same.max_object_box_difference_px
+
+
+@pytest.mark.parametrize(("objectness", "pairs", "unmatched"), [(0.0, 2, 0), (-2.0, 0, 2)])
+def test_a_partner_may_have_a_lower_score_but_not_a_tiny_one(
+    picture: Path, objectness: float, pairs: int, unmatched: int
+):
+    for networks in [(Constant(), Constant(objectness=objectness)), (Constant(objectness=objectness), Constant())]:
+        report = compare(*networks, [picture])
+        assert (report.num_objects, report.num_unmatched) == (pairs, unmatched)
+
+
+def test_a_box_elsewhere_is_no_partner(picture: Path):
+    report = compare(Constant(), Constant(tw=1.5), [picture])  # IoU 0.22
+    assert (report.num_objects, report.num_unmatched, report.max_object_box_difference_px) == (0, 4, 0)
 
 
 def test_int8_is_judged_by_its_loss_of_ap50_alone():

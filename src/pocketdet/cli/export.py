@@ -12,6 +12,7 @@ from pocketdet.errors import SettingsError
         "pocketdet export runs/first --output cats.onnx --data my-pictures",
         "pocketdet predict photo.jpg --model cats.onnx",
         "pocketdet export animals --int8 --data my-pictures",
+        "pocketdet export animals --nms-in-graph --output boxes.onnx",
     )
 )
 def export(
@@ -28,6 +29,9 @@ def export(
     calibration: Path | None = None,
     calibration_split: str = "train",
     allow_drift: bool = False,
+    decode_in_graph: bool = False,
+    nms_in_graph: bool = False,
+    dynamic: bool = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained detector as a file that runs without torch.
@@ -49,6 +53,10 @@ def export(
             those of --data.
         calibration_split: Which part of --data that is.
         allow_drift: Keep an int8 file even if its AP50 is more than a point below the checkpoint's.
+        decode_in_graph: Let the file give one output, boxes in pixels and scores of all cells, instead of raw logits
+            (onnx, openvino).
+        nms_in_graph: Let it also choose among them, by non-maximum suppression: boxes, scores, labels, count (onnx).
+        dynamic: Let it take pictures of any size that is a multiple of 32 (onnx, openvino).
     """
     from pocketdet.loading import bundled_models, find_weights, require_packages
 
@@ -77,6 +85,8 @@ def export(
         size=None if size is None else (size, size),
         calibration=pictures,
         allow_drift=allow_drift,
+        outputs="suppressed" if nms_in_graph else "decoded" if decode_in_graph else "logits",
+        is_dynamic=dynamic,
         tell=lambda line: print(line, file=sys.stderr),
     )
     print_result(report, as_json)

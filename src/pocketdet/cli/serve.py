@@ -66,7 +66,8 @@ def serve(
         if name in predictors:
             raise SettingsError(f"two models are called {name!r}; rename a file")
         predictors[name] = load(one, threads)
-        if exported := _find_exported(one):
+        # The page decodes logits itself.
+        if (exported := _find_exported(one)) and predictors[name].metadata.outputs == "logits":
             page_models[name] = exported
     if write_page is not None:
         write(page_models, write_page)

@@ -69,6 +69,24 @@ def decode_picture(
     return Decoded(boxes[keep], scores[keep], class_ids[keep])
 
 
+def decode_cells(
+    cells: Floats, score_threshold: float, iou_threshold: float, max_detections: int = 300, nms: Nms = "iou"
+) -> Decoded:
+    """As ``decode_picture``, of what a file gives that decodes by itself.
+
+    Args:
+        cells: ``(N, 4 + K)`` of one picture: xyxy in input pixels and a score a class, of every anchor of every cell.
+        score_threshold: 0 to 1.
+        iou_threshold: Boxes of one class that overlap more than this are one object.
+        max_detections: At most so many, best first.
+        nms: What counts as overlap.
+    """
+    place, class_ids = np.nonzero(cells[:, 4:] > score_threshold)
+    boxes, scores = cells[place, :4], cells[place, 4 + class_ids]
+    keep = non_maximum_suppression(boxes, scores, class_ids, iou_threshold, max_detections, nms=nms)
+    return Decoded(boxes[keep], scores[keep], class_ids[keep])
+
+
 class _Cells(NamedTuple):
     """What the head says at some cells, raw, and what turns it into boxes."""
 

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pocketdet.core.letterbox import Letterbox
 from pocketdet.errors import ModelFileError
 
+# What a file gives: raw logits; boxes and scores of all cells; or the objects that non-maximum suppression leaves.
+Outputs = Literal["logits", "decoded", "suppressed"]
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
 # YOLOv4's anchors for 416 x 416 input (width, height), P3 first: darknet's yolov4.cfg order at stride 8, 16, 32.
@@ -52,6 +54,7 @@ class ModelMetadata:
         metrics: Measured values, such as ``{"AP50": 0.71, "AP": 0.43}``.
         pocketdet_version: That wrote the file.
         precision: "float32", "half" or "int8", of an exported file; empty for a checkpoint.
+        outputs: What an exported file gives, see ``Outputs``.
         gate: Of an exported file: empty, or why it was not run when it was made.
         channels: Left in depthwise convolutions, by name, where dead ones were dropped.
         configuration: The text of a darknet configuration, where ``backbone`` is ``DARKNET``. Its numbers of classes,
@@ -79,6 +82,7 @@ class ModelMetadata:
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     pocketdet_version: str = ""
     precision: str = ""
+    outputs: Outputs = "logits"
     gate: str = ""
     channels: dict[str, int] = dataclasses.field(default_factory=dict)
     configuration: str = ""

@@ -7,17 +7,19 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from pocketdet.core.metadata import Outputs
 from pocketdet.datasets.load import load_dataset
 from pocketdet.datasets.records import Dataset
-from pocketdet.errors import ExportError, SettingsError
+from pocketdet.errors import ExportError, ModelFileError, SettingsError
 from pocketdet.export.calibration import Calibration, read_calibration
 from pocketdet.export.conversion import Conversion, Precision
-from pocketdet.export.gate import GateReport, compare
-from pocketdet.export.table import find_exporter
+from pocketdet.export.gate import OBJECT_SCORE, GateReport, compare
+from pocketdet.export.table import check_wishes, find_exporter
 from pocketdet.models.backbone import check_size
 from pocketdet.models.checkpoint import TorchBackend, load_detector
 
 MAX_PICTURES = 200
+OTHER_SIZE_PICTURES = 8  # that a file for any size is compared on at another one
 BUNDLED_PICTURES = Path(__file__).parents[1] / "assets"
 
 
@@ -62,7 +64,10 @@ class ExportReport:
             f"Compared with the checkpoint on {gate.num_pictures} pictures; the largest differences:",
             f"  box    {gate.max_box_difference_px:.2g} pixels",
             f"  score  {gate.max_score_difference:.2g}",
-            f"  logit  {gate.max_output_difference:.2g}",
+            f"  output {gate.max_output_difference:.2g}",
+            f"Of {gate.num_objects} objects with a score above {OBJECT_SCORE} that both find: box "
+            f"{gate.max_object_box_difference_px:.2g} pixels, score {gate.max_object_score_difference:.2g}; "
+            f"{gate.num_unmatched} only one of them finds",
         ]
         if gate.checkpoint_ap is not None and gate.file_ap is not None:
             lines.append(f"  AP     {100 * gate.checkpoint_ap:.2f} % (checkpoint), {100 * gate.file_ap:.2f} % (file)")
@@ -85,6 +90,8 @@ def export(
     size: tuple[int, int] | None = None,
     calibration: Calibration | None = None,
     allow_drift: bool = False,
+    outputs: Outputs = "logits",
+    is_dynamic: bool = False,
     tell: Callable[[str], None] = print,
 ) -> ExportReport:
     """Convert a checkpoint to a file that runs without torch, and prove that it computes the same.
@@ -102,15 +109,19 @@ def export(
         size: (height, width) of the input, multiples of 32; by default the one that the detector was trained at.
         calibration: The pictures that int8 learns its scales from.
         allow_drift: Keep an int8 file whose AP50 is more than a point off.
+        outputs: "decoded" boxes of all cells, or what the file's own NMS leaves ("suppressed"), instead of raw logits.
+        is_dynamic: The file takes any size that is a multiple of 32; ``size`` is the one that pocketdet runs it at.
         tell: Takes lines on what is done, such as which layers stay in float.
 
     Raises:
-        SettingsError: An unknown format, a precision that it lacks, a size that is no multiple of 32, no calibration.
+        SettingsError: An unknown format, a precision or another wish that it cannot fulfil, a size that is no
+            multiple of 32, no calibration.
         ModelFileError: The checkpoint is missing, changed or cut.
         ExportError: The file is too far from the checkpoint, or cannot be written.
         MissingExtraError: The format's packages are not installed.
     """
     exporter = find_exporter(format, precision)
+    check_wishes(format, outputs, is_dynamic)
     if output is not None and not output.name.endswith(exporter.suffix):
         raise SettingsError(f"{output}: the name of a file in the format {format} must end in {exporter.suffix}")
     detector, metadata = load_detector(checkpoint)
@@ -120,20 +131,32 @@ def export(
     metadata = dataclasses.replace(metadata, precision=precision, gate="")
     dataset = None if data is None else _sample(load_dataset(data, [split], metadata.class_names))
     seen = [record.path for record in dataset.records] if dataset else list(pictures) or _bundled_pictures()
-    conversion = Conversion(detector, metadata, precision, tell=tell)
+    in_file = dataclasses.replace(metadata, outputs=outputs)
+    conversion = Conversion(detector, in_file, precision, is_dynamic=is_dynamic, tell=tell)
     if precision == "int8":
         conversion = dataclasses.replace(conversion, calibration=read_calibration(calibration, metadata))
     output = Path(checkpoint).with_suffix(exporter.suffix) if output is None else Path(output)
     with _proving_folder(output) as folder:
         unproven = folder / output.name
         exporter.write(conversion, unproven)
-        gate = compare(TorchBackend(detector, metadata), exporter.read_back(unproven), seen, dataset)
+        file = exporter.read_back(unproven)
+        gate = compare(TorchBackend(detector, metadata), file, seen, dataset)
         is_rounded = precision in exporter.rounding
         if is_rounded and dataset is None:
             tell(f"{precision} weights of {format} are judged by AP50; without --data nobody has measured it")
-        gate.check("int8" if is_rounded else "float32", allow_drift)
+        judged_as: Precision = "int8" if is_rounded else "float32"
+        gate.check(judged_as, allow_drift)
+        if is_dynamic:
+            height, width = metadata.input_size
+            larger = dataclasses.replace(metadata, input_size=(height + 32, width + 64))
+            try:
+                compare(TorchBackend(detector, larger), file, seen[:OTHER_SIZE_PICTURES]).check(judged_as, allow_drift)
+            except (ModelFileError, ExportError) as error:
+                raise ExportError(
+                    f"the file does not take any size of pictures: at {larger.input_size}: {error}"
+                ) from error
         metrics = {**metadata.metrics, **gate.to_metrics()}
-        exporter.update_metadata(unproven, dataclasses.replace(metadata, metrics=metrics))
+        exporter.update_metadata(unproven, dataclasses.replace(in_file, metrics=metrics))
         files = _move_all(folder, output.parent)
     num_bytes = sum(file.stat().st_size for file in files)
     return ExportReport(output, format, precision, num_bytes, gate, files)

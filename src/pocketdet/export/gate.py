@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pocketdet.core.decode import Floats, LevelLogits, decode_picture, sigmoid
+from pocketdet.core.decode import Decoded, Floats, LevelLogits, box_iou, decode_picture, sigmoid
 from pocketdet.core.images import read_image
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.records import Dataset
@@ -16,7 +17,8 @@ from pocketdet.errors import ExportError
 from pocketdet.evaluation import evaluate
 from pocketdet.export.conversion import Precision
 from pocketdet.runtime.backends import Backend
-from pocketdet.runtime.predictor import Predictor
+from pocketdet.runtime.boxes import find_boxes
+from pocketdet.runtime.predictor import IOU_THRESHOLD, Predictor
 
 MAX_AP_DIFFERENCE = 0.001  # 0.1 point
 MAX_INT8_AP50_DIFFERENCE = 0.01  # 1 point
@@ -28,6 +30,10 @@ ROUND_OFF = 1e-4
 # The best boxes of each picture are compared, however low their scores: a young detector has no high ones.
 SCORE_THRESHOLD = 0.001
 BOXES_PER_PICTURE = 100
+# Objects as people see them: with scores above the first; the other network's partner may have less.
+OBJECT_SCORE = 0.3
+PARTNER_SCORE = 0.1
+PARTNER_IOU = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +42,17 @@ class GateReport:
 
     Args:
         num_pictures: That both have seen.
-        max_output_difference: Of the raw outputs, logits.
+        max_output_difference: Of the raw outputs, logits; of a file that decodes them the larger of the next two.
         max_box_difference_px: Of a corner of the best boxes, input pixels.
         max_score_difference: Of objectness x class probability, over all cells.
         checkpoint_ap: COCO's AP of the checkpoint on these pictures; ``None`` without a data set.
         file_ap: The file's.
         checkpoint_ap50: As ``checkpoint_ap``, at IoU 0.5.
         file_ap50: The file's.
+        max_object_box_difference_px: Of a corner of an object that both find, after NMS, with a score above 0.3.
+        max_object_score_difference: Of the score of such an object.
+        num_objects: That both find.
+        num_unmatched: That one of them finds with a score above 0.3, and the other not even with 0.1.
     """
 
     num_pictures: int
@@ -53,6 +63,10 @@ class GateReport:
     file_ap: float | None = None
     checkpoint_ap50: float | None = None
     file_ap50: float | None = None
+    max_object_box_difference_px: float = 0.0
+    max_object_score_difference: float = 0.0
+    num_objects: int = 0
+    num_unmatched: int = 0
 
     @property
     def ap_difference(self) -> float | None:
@@ -73,6 +87,10 @@ class GateReport:
             "gate_max_output_difference": self.max_output_difference,
             "gate_max_box_difference_px": self.max_box_difference_px,
             "gate_max_score_difference": self.max_score_difference,
+            "gate_max_object_box_difference_px": self.max_object_box_difference_px,
+            "gate_max_object_score_difference": self.max_object_score_difference,
+            "gate_objects": self.num_objects,
+            "gate_unmatched_objects": self.num_unmatched,
             "gate_ap_difference": self.ap_difference,
             "gate_ap50_difference": self.ap50_difference,
         }
@@ -123,8 +141,18 @@ def compare(checkpoint: Backend, file: Backend, pictures: Sequence[Path], datase
         ImageError: A picture cannot be read.
         DataError: The data set has no objects or other classes than the detector.
     """
-    differences = np.max([_compare_picture(checkpoint, file, picture) for picture in pictures], axis=0)
-    report = GateReport(len(pictures), *(float(value) for value in differences))
+    differences = [_compare_picture(checkpoint, file, picture) for picture in pictures]
+    largest = _Differences(*np.max(differences, axis=0).tolist())
+    report = GateReport(
+        len(pictures),
+        largest.output,
+        largest.box,
+        largest.score,
+        max_object_box_difference_px=largest.object_box,
+        max_object_score_difference=largest.object_score,
+        num_objects=sum(one.num_objects for one in differences),
+        num_unmatched=sum(one.num_unmatched for one in differences),
+    )
     if dataset is None:
         return report
     ours, theirs = (evaluate(Predictor(backend).predict_record, dataset) for backend in (checkpoint, file))
@@ -134,9 +162,15 @@ def compare(checkpoint: Backend, file: Backend, pictures: Sequence[Path], datase
 
 
 class _Differences(NamedTuple):
+    """Of one picture, in the order of the report."""
+
     output: float
     box: float
     score: float
+    object_box: float
+    object_score: float
+    num_objects: int
+    num_unmatched: int
 
 
 def _compare_picture(checkpoint: Backend, file: Backend, path: Path) -> _Differences:
@@ -144,13 +178,36 @@ def _compare_picture(checkpoint: Backend, file: Backend, path: Path) -> _Differe
     picture = read_image(path, at_least=metadata.input_size)
     letterbox = metadata.letterbox(picture.size)
     images = letterbox.apply(picture.pixels, metadata.padding_colour)[None]
-    ours, theirs = checkpoint.run(images), file.run(images)
+    levels = checkpoint.run(images)
+    ours = decode_picture(levels, 0, metadata, PARTNER_SCORE, IOU_THRESHOLD)
+    if file.metadata.outputs == "logits":
+        file_levels = file.run(images)
+        differences = _compare_logits(levels, file_levels, metadata)
+        theirs = decode_picture(file_levels, 0, metadata, PARTNER_SCORE, IOU_THRESHOLD)
+    else:
+        # Without NMS, which may keep either of two boxes that overlap and score alike.
+        [cells] = find_boxes(file, images, [(SCORE_THRESHOLD / 2, 1.0)])
+        differences = _compare_cells(decode_picture(levels, 0, metadata, SCORE_THRESHOLD / 2, 1.0), cells)
+        [theirs] = find_boxes(file, images, [(PARTNER_SCORE, IOU_THRESHOLD)])
+    pairs, num_unmatched = _pair_objects(ours, theirs)
+    boxes, scores = (
+        np.abs(getattr(ours, part)[pairs[:, 0]] - getattr(theirs, part)[pairs[:, 1]]) for part in ("boxes", "scores")
+    )
+    return _Differences(
+        *differences, float(boxes.max(initial=0)), float(scores.max(initial=0)), len(pairs), num_unmatched
+    )
+
+
+def _compare_logits(
+    ours: Sequence[LevelLogits], theirs: Sequence[LevelLogits], metadata: ModelMetadata
+) -> tuple[float, float, float]:
+    """Of outputs, boxes and scores."""
     outputs = [np.abs(a - b).max() for level in zip(ours, theirs, strict=True) for a, b in zip(*level, strict=True)]
     scores = [np.abs(_scores(a) - _scores(b)).max() for a, b in zip(ours, theirs, strict=True)]
     # Under the checkpoint's scores both choose the same cells in the same order.
     same_cells = [b._replace(objectness=a.objectness, classes=a.classes) for a, b in zip(ours, theirs, strict=True)]
     boxes = np.abs(_best_boxes(ours, metadata) - _best_boxes(same_cells, metadata))
-    return _Differences(float(np.max(outputs)), float(boxes.max(initial=0)), float(np.max(scores)))
+    return float(np.max(outputs)), float(boxes.max(initial=0)), float(np.max(scores))
 
 
 def _scores(level: LevelLogits) -> Floats:
@@ -163,3 +220,42 @@ def _scores(level: LevelLogits) -> Floats:
 def _best_boxes(levels: Sequence[LevelLogits], metadata: ModelMetadata) -> Floats:
     """``(N, 4)`` xyxy in input pixels, overlapping ones too."""
     return decode_picture(levels, 0, metadata, SCORE_THRESHOLD, math.inf, BOXES_PER_PICTURE).boxes
+
+
+def _compare_cells(ours: Decoded, theirs: Decoded) -> tuple[float, float, float]:
+    """As ``_compare_logits``: the best boxes of each with the nearest of the other; infinite where it has none."""
+    box = score = 0.0
+    for these, others in ((ours, theirs), (theirs, ours)):
+        best = np.flatnonzero(these.scores > SCORE_THRESHOLD)[:BOXES_PER_PICTURE]
+        for index in best:
+            distances = np.abs(others.boxes - these.boxes[index]).max(axis=1)
+            distances = np.where(others.class_ids == these.class_ids[index], distances, np.inf)
+            nearest = int(distances.argmin()) if len(distances) else None
+            if nearest is None or not distances[nearest] < np.inf:
+                return math.inf, math.inf, math.inf
+            box = max(box, float(distances[nearest]))
+            score = max(score, float(abs(others.scores[nearest] - these.scores[index])))
+    return max(box, score), box, score
+
+
+def _pair_objects(ours: Decoded, theirs: Decoded) -> tuple[NDArray[np.int64], int]:
+    """Objects as people see them, each with the one of the other that overlaps it most; best scores first.
+
+    Returns:
+        ``(N, 2)`` indices of the pairs of which one has a score above ``OBJECT_SCORE``; how many such objects have no
+        partner.
+    """
+    overlaps = box_iou(ours.boxes, theirs.boxes) * (ours.class_ids[:, None] == theirs.class_ids)
+    pairs = []
+    num_unmatched = 0
+    for index in range(len(ours.scores)):
+        partner = int(overlaps[index].argmax()) if overlaps.size else -1
+        if partner >= 0 and overlaps[index, partner] >= PARTNER_IOU:
+            overlaps[:, partner] = -1  # taken
+            pairs.append((index, partner))
+        elif ours.scores[index] > OBJECT_SCORE:
+            num_unmatched += 1
+    paired = np.array(pairs, np.int64).reshape(-1, 2)
+    left = np.delete(theirs.scores, paired[:, 1])
+    certain = np.maximum(ours.scores[paired[:, 0]], theirs.scores[paired[:, 1]]) > OBJECT_SCORE
+    return paired[certain], num_unmatched + int((left > OBJECT_SCORE).sum())

@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +15,11 @@ from pocketdet.core.seal import BLANK, SEAL_KEY, seal
 from pocketdet.errors import MissingExtraError
 from pocketdet.export.bytes_to_logits import BytesToLogits
 from pocketdet.export.conversion import Conversion
+from pocketdet.export.in_graph import append_boxes
 from pocketdet.runtime.backends import INPUT_NAME, METADATA_KEY, output_names
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 18
 
@@ -39,7 +44,27 @@ def write(conversion: Conversion, path: Path) -> None:
 
 
 def write_graph(conversion: Conversion, path: Path) -> None:
-    """Write the network without metadata: in float, or with 8-bit integers; arguments as ``write``."""
+    """Write the network without metadata: in float, or with 8-bit integers; arguments as ``write``.
+
+    Behind it, where that is asked for, stands what makes boxes of its outputs, in float.
+    """
+    import onnx  # present: find_exporter has looked
+
+    from pocketdet.export.int8 import to_int8  # imports onnx
+
+    _convert(conversion, path)
+    model = onnx.load(path)
+    if conversion.precision == "int8":
+        model = to_int8(model, conversion.calibration, conversion.tell)
+    if conversion.is_dynamic:
+        _open_size(model.graph)
+    if conversion.metadata.outputs != "logits":
+        append_boxes(model, conversion.metadata)
+    onnx.save(model, path)
+
+
+def _convert(conversion: Conversion, path: Path) -> None:
+    """The float network of one size, by torch's exporter."""
     metadata = conversion.metadata
     network = BytesToLogits(conversion.detector)
     height, width = metadata.input_size
@@ -59,8 +84,6 @@ def write_graph(conversion: Conversion, path: Path) -> None:
     _strip_notes(program)
     program.model.producer_name = "pocketdet"
     program.save(path, external_data=False)
-    if conversion.precision == "int8":
-        _quantise(conversion, path)
 
 
 def update_metadata(path: Path, metadata: ModelMetadata) -> None:
@@ -73,12 +96,13 @@ def update_metadata(path: Path, metadata: ModelMetadata) -> None:
     seal(path)
 
 
-def _quantise(conversion: Conversion, path: Path) -> None:
-    import onnx
-
-    from pocketdet.export.int8 import to_int8  # imports onnx
-
-    onnx.save(to_int8(onnx.load(path), conversion.calibration, conversion.tell), path)
+def _open_size(graph: "onnx.GraphProto") -> None:
+    """Height and width get names instead of numbers; nothing within the network depends on them."""
+    del graph.value_info[:]  # the sizes of what is in between
+    for value in (*graph.input, *graph.output):
+        axes = (1, 2) if value.name == INPUT_NAME else (2, 3)
+        for axis, side in zip(axes, ("height", "width"), strict=True):
+            value.type.tensor_type.shape.dim[axis].dim_param = f"{side}_of_{value.name}"
 
 
 def _halve_weights(path: Path) -> None:
@@ -90,7 +114,8 @@ def _halve_weights(path: Path) -> None:
 
     to_tensor = onnx.numpy_helper.from_array
     model = onnx.load(path)
-    weights = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 4]
+    of_convolutions = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
+    weights = [tensor for tensor in model.graph.initializer if tensor.name in of_convolutions]
     nodes = []
     for tensor in weights:
         name, values = tensor.name, onnx.numpy_helper.to_array(tensor)

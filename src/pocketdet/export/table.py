@@ -5,7 +5,7 @@ import importlib.util
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from pocketdet.core.metadata import ModelMetadata
+from pocketdet.core.metadata import ModelMetadata, Outputs
 from pocketdet.errors import MissingExtraError, SettingsError
 from pocketdet.export.conversion import Conversion, Precision
 from pocketdet.runtime.backends import Backend, open_backend
@@ -21,6 +21,8 @@ class Exporter(NamedTuple):
         packages: That have to be installed, as they are imported.
         extra: Of pocketdet, which installs them.
         rounding: Of its precisions those that round so much that the gate judges them by AP50 alone.
+        outputs: That its files can give, besides raw logits.
+        has_dynamic: A file can take pictures of any size.
         limits: Why it lacks a precision, for people who ask for it.
     """
 
@@ -30,6 +32,8 @@ class Exporter(NamedTuple):
     packages: tuple[str, ...]
     extra: str = "export"
     rounding: tuple[Precision, ...] = ("int8",)
+    outputs: tuple[Outputs, ...] = ()
+    has_dynamic: bool = False
     limits: str = ""
 
     def write(self, conversion: Conversion, path: Path) -> None:
@@ -47,7 +51,14 @@ class Exporter(NamedTuple):
 
 
 EXPORTERS = {
-    "onnx": Exporter(".onnx", "onnx_file", ("float32", "half", "int8"), ("onnx", "onnxscript")),
+    "onnx": Exporter(
+        ".onnx",
+        "onnx_file",
+        ("float32", "half", "int8"),
+        ("onnx", "onnxscript"),
+        outputs=("decoded", "suppressed"),
+        has_dynamic=True,
+    ),
     "openvino": Exporter(
         ".xml",
         "openvino_file",
@@ -55,6 +66,8 @@ EXPORTERS = {
         ("onnx", "onnxscript", "openvino"),
         "openvino",
         rounding=("half", "int8"),
+        outputs=("decoded",),
+        has_dynamic=True,
     ),
     "darknet": Exporter(".cfg", "darknet_file", ("float32",), ()),
     "ncnn": Exporter(
@@ -92,3 +105,18 @@ def find_exporter(format: str, precision: Precision) -> Exporter:
             f'run: pip install "pocketdet[{exporter.extra}]"'
         )
     return exporter
+
+
+def check_wishes(format: str, outputs: Outputs, is_dynamic: bool) -> None:
+    """Whether files of a format can be what a person wants.
+
+    Raises:
+        SettingsError: They cannot; names the formats that can.
+    """
+    if outputs != "logits" and outputs not in EXPORTERS[format].outputs:
+        able = [name for name, exporter in EXPORTERS.items() if outputs in exporter.outputs]
+        what = "NMS" if outputs == "suppressed" else "decoding"
+        raise SettingsError(f"format {format} has no {what} within its files; these have: {', '.join(able)}")
+    if is_dynamic and not EXPORTERS[format].has_dynamic:
+        able = [name for name, exporter in EXPORTERS.items() if exporter.has_dynamic]
+        raise SettingsError(f"files of the format {format} take one size of pictures; any size: {', '.join(able)}")

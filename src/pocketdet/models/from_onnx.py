@@ -1,5 +1,6 @@
 """An exported ONNX file becomes a detector again, so that a file can be exported to another format, or learn on."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def load_onnx_detector(path: Path) -> tuple[Detector, ModelMetadata]:
         ModelFileError: Missing, changed, cut, or a file whose weights are 8-bit integers.
         MissingExtraError: onnx is missing.
     """
-    metadata = OnnxBackend(path, threads=1).metadata
+    metadata = dataclasses.replace(OnnxBackend(path, threads=1).metadata, outputs="logits")
     detector = build_from_metadata(metadata).eval()
     norms = _norms_behind(detector)
     try:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pocketdet.core.decode import NMS_OVERLAPS, Nms, decode_picture
+from pocketdet.core.decode import NMS_OVERLAPS, Nms
 from pocketdet.core.detections import Detections
 from pocketdet.core.images import read_image, read_picture
 from pocketdet.core.letterbox import Letterbox
@@ -17,6 +17,7 @@ from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.records import Record
 from pocketdet.errors import ImageError, SettingsError
 from pocketdet.runtime.backends import Backend
+from pocketdet.runtime.boxes import find_boxes
 from pocketdet.runtime.sources import is_single_picture, iter_pictures
 from pocketdet.runtime.stream import map_in_order
 from pocketdet.runtime.tiles import Tile, merge_tiles, place_tiles
@@ -50,12 +51,14 @@ class Predictor:
             has cores.
 
     Raises:
-        SettingsError: There is no such ``nms``.
+        SettingsError: There is no such ``nms``, or the file has its own, which is "iou".
     """
 
     def __init__(self, backend: Backend, nms: Nms = "iou", threads: int | None = None) -> None:
         if nms not in NMS_OVERLAPS:
             raise SettingsError(f"nms is {nms!r}; it must be one of {', '.join(NMS_OVERLAPS)}")
+        if nms != "iou" and backend.metadata.outputs == "suppressed":
+            raise SettingsError(f'nms is "{nms}", but the file was exported with its own NMS, which is "iou"')
         self._backend = backend
         self._nms = nms
         self._threads = threads
@@ -216,10 +219,10 @@ class Predictor:
         for score_threshold, iou_threshold in thresholds:
             _check_thresholds(score_threshold, iou_threshold)
         images = batch[0].image[None] if len(batch) == 1 else np.stack([prepared.image for prepared in batch])
-        levels = self._backend.run(images)
         found: list[Detections] = []
-        for n, ((_, letterbox), (score, iou)) in enumerate(zip(batch, thresholds, strict=True)):
-            decoded = decode_picture(levels, n, self.metadata, score, iou, nms=self._nms)
+        for (_, letterbox), decoded in zip(
+            batch, find_boxes(self._backend, images, thresholds, self._nms), strict=True
+        ):
             boxes = letterbox.to_image(decoded.boxes)
             found.append(Detections(boxes, decoded.scores, decoded.class_ids, self.class_names, letterbox.image_size))
         return found

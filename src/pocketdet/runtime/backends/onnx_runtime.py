@@ -1,5 +1,6 @@
 """ONNX files on ONNX Runtime."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pocketdet.core.decode import LevelLogits
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.core.seal import is_intact
 from pocketdet.errors import ModelFileError
-from pocketdet.runtime.backends.backend import INPUT_NAME, expected_channels, output_names
+from pocketdet.runtime.backends.backend import INPUT_NAME, check_outputs, expected_shapes
 
 METADATA_KEY = "pocketdet"  # in an ONNX file's metadata_props
 SILENT = 4  # ONNX Runtime's log level "fatal": what goes wrong is raised, not printed
@@ -62,8 +63,10 @@ class OnnxBackend:
                 f"{path}: the file was changed after 'pocketdet export' wrote it; copy or export it again"
             )
         self.metadata: ModelMetadata = ModelMetadata.from_json(text, str(path))
-        self._names = output_names(len(self.metadata.strides))
-        self._check_graph(inputs, outputs)
+        self._names = list(expected_shapes(self.metadata))
+        if inputs != [(INPUT_NAME, "tensor(uint8)")]:
+            raise ModelFileError(f"{path}: expected one uint8 input named '{INPUT_NAME}', the model has {inputs}")
+        check_outputs(path, self.metadata, outputs)
 
     def run(self, images: NDArray[np.uint8]) -> list[LevelLogits]:
         """See ``Backend.run``.
@@ -71,29 +74,20 @@ class OnnxBackend:
         Raises:
             ModelFileError: ONNX Runtime stops within the network.
         """
+        outputs = self.fetch(images, {})
+        return [LevelLogits(*outputs[n : n + 3]) for n in range(0, len(outputs), 3)]
+
+    def fetch(self, images: NDArray[np.uint8], thresholds: Mapping[str, float]) -> list[NDArray[Any]]:
+        """See ``BoxBackend.fetch``; errors as ``run``."""
+        inputs = {INPUT_NAME: images, **{name: np.array([value], np.float32) for name, value in thresholds.items()}}
         try:
-            outputs: list[NDArray[np.float32]] = self._session.run(self._names, {INPUT_NAME: images})
+            outputs: list[NDArray[Any]] = self._session.run(self._names, inputs)
         except Exception as error:  # see above
             raise ModelFileError(
                 f"{self._path}: the network cannot be run on {images.shape} pixels ({_first_line(error)}); "
                 "the file may be changed: copy or export it again"
             ) from error
-        return [LevelLogits(*outputs[n : n + 3]) for n in range(0, len(outputs), 3)]
-
-    def _check_graph(self, inputs: list[tuple[str, str]], outputs: dict[str, list[int | str | None]]) -> None:
-        """The graph must be the one that the metadata describe, else boxes would be wrong in silence."""
-        if inputs != [(INPUT_NAME, "tensor(uint8)")]:
-            raise ModelFileError(f"{self._path}: expected one uint8 input named '{INPUT_NAME}', the model has {inputs}")
-        channels = expected_channels(self.metadata)
-        for name, expected in zip(self._names, channels, strict=True):
-            if name not in outputs:
-                raise ModelFileError(f"{self._path}: output '{name}' is missing; the model has {', '.join(outputs)}")
-            shape = outputs[name]
-            if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != expected):
-                raise ModelFileError(
-                    f"{self._path}: output '{name}' has the shape {shape}, but anchors and classes of its metadata "
-                    f"ask for {expected} channels; the file was changed: export it again"
-                )
+        return outputs
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """OpenVINO's own files (``.xml`` and ``.bin``) on OpenVINO."""
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from pocketdet.core.decode import LevelLogits
 from pocketdet.core.sidecar import read_sidecar
 from pocketdet.errors import ModelFileError
-from pocketdet.runtime.backends.backend import INPUT_NAME, expected_channels, output_names
+from pocketdet.runtime.backends.backend import INPUT_NAME, check_outputs, expected_shapes
 
 
 class OpenVinoBackend:
@@ -32,7 +33,7 @@ class OpenVinoBackend:
 
         self._path = path = Path(path)
         self.metadata = read_sidecar(path)
-        self._names = output_names(len(self.metadata.strides))
+        self._names = list(expected_shapes(self.metadata))
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
@@ -40,7 +41,7 @@ class OpenVinoBackend:
         core = openvino.Core()
         try:
             model = core.read_model(path)
-            self._check_graph(model)
+            check_outputs(path, self.metadata, {name: _sizes(port) for port in model.outputs for name in port.names})
             self._compiled: Any = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise ModelFileError(
@@ -53,6 +54,11 @@ class OpenVinoBackend:
         Raises:
             ModelFileError: OpenVINO stops within the network.
         """
+        outputs = self.fetch(images, {})
+        return [LevelLogits(*outputs[n : n + 3]) for n in range(0, len(outputs), 3)]
+
+    def fetch(self, images: NDArray[np.uint8], thresholds: Mapping[str, float]) -> list[NDArray[Any]]:
+        """See ``BoxBackend.fetch``; errors as ``run``. OpenVINO's files have no NMS of their own, so no thresholds."""
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self._compiled.create_infer_request()
         request = self._of_thread.request
@@ -62,19 +68,11 @@ class OpenVinoBackend:
             raise ModelFileError(
                 f"{self._path}: the network cannot be run on {images.shape} pixels ({_first_line(error)})"
             ) from error
-        outputs = [request.get_tensor(name).data.copy() for name in self._names]
-        return [LevelLogits(*outputs[n : n + 3]) for n in range(0, len(outputs), 3)]
+        return [request.get_tensor(name).data.copy() for name in self._names]
 
-    def _check_graph(self, model: Any) -> None:
-        """The graph must be the one that the metadata describe, else boxes would be wrong in silence."""
-        found = {name: port.partial_shape for port in model.outputs for name in port.names}
-        for name, expected in zip(self._names, expected_channels(self.metadata), strict=True):
-            shape = found.get(name)
-            if shape is None or len(shape) != 4 or shape[1] != expected:
-                raise ModelFileError(
-                    f"{self._path}: output '{name}' is {'missing' if shape is None else shape}, but anchors and "
-                    f"classes of the sidecar ask for {expected} channels: export it again"
-                )
+
+def _sizes(port: Any) -> list[int | None]:
+    return [size.get_length() if size.is_static else None for size in port.partial_shape]
 
 
 def _first_line(error: Exception) -> str:
