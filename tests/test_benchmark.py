@@ -45,7 +45,7 @@ def test_the_picture_is_of_the_kind_that_its_name_says(tmp_path, suffix):
     pytest.importorskip("matplotlib")
     plot(Benchmark((row(ap=0.4, ap50=0.7), row(threads=2, ap=0.4, ap50=0.7)), 5), tmp_path / f"plot.{suffix}")
     content = (tmp_path / f"plot.{suffix}").read_bytes()
-    assert content.startswith(b"\x89PNG") if suffix == "png" else b"a.onnx, 2 threads" in content
+    assert content.startswith(b"\x89PNG") if suffix == "png" else b"a.onnx, half, 2 threads" in content
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path, tiny_model):

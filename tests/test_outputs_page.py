@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +10,37 @@ from pocketdet.core.decode import decode_picture
 from pocketdet.core.images import read_image
 from pocketdet.core.letterbox import Letterbox
 from pocketdet.loading import ASSETS
-from pocketdet.runtime.backends import OnnxBackend
+from pocketdet.runtime.backends import open_backend
 
 PAGE = Path(__file__).parents[1] / "docs/outputs.md"
 
 
-@pytest.mark.parametrize("model", ["animals", "animals-small"])
+@pytest.fixture(scope="module", params=["onnx", "openvino", "ncnn"])
+def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundled detector in each format."""
+    asset = ASSETS / "animals-small.onnx"
+    if request.param == "onnx":
+        return asset
+    pytest.importorskip(request.param)
+    torch_half = pytest.importorskip("pocketdet.models.checkpoint")
+    from pocketdet.export import onnx_file
+    from pocketdet.export.conversion import Conversion
+    from pocketdet.export.table import EXPORTERS
+
+    exporter = EXPORTERS[request.param]
+    path = tmp_path_factory.mktemp("page") / f"small{exporter.suffix}"
+    with pytest.MonkeyPatch.context() as patch:  # torch's exporter takes its time, and has made this file
+        patch.setattr(onnx_file, "_convert", lambda conversion, raw: shutil.copy(asset, raw))
+        exporter.write(Conversion(*torch_half.load_detector(asset)), path)
+    return path
+
+
 @pytest.mark.parametrize("threshold", [0.3, 0.02])
-def test_the_numpy_of_the_page_finds_what_pocketdet_finds(model: str, threshold: float):
+def test_the_numpy_of_the_page_finds_what_pocketdet_finds(file: Path, threshold: float):
     [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, object] = {}
     exec(code, names)
-    backend = OnnxBackend(ASSETS / f"{model}.onnx", threads=1)
+    backend = open_backend(file, threads=1)
     picture = read_image(ASSETS / "chelsea.jpg")
     letterbox = Letterbox(picture.size, backend.metadata.input_size)
     levels = backend.run(letterbox.apply(picture.pixels, backend.metadata.padding_colour)[None])

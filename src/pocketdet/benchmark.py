@@ -17,9 +17,11 @@ from pocketdet.datasets.records import Dataset
 from pocketdet.errors import ModelFileError, SettingsError
 from pocketdet.evaluation import evaluate
 from pocketdet.loading import ASSETS, bundled_models, load
+from pocketdet.runtime.backends import find_runtime
 from pocketdet.runtime.predictor import IOU_THRESHOLD, SCORE_THRESHOLD, Predictor, Source
 
 WARM_UP = 3  # runs that are not counted
+MARKERS = "os^Dvp"  # of the picture, one a runtime
 PICTURE = ASSETS / "chelsea.jpg"
 # In a process of its own: what one model alone takes.
 _PROBE = """
@@ -171,17 +173,28 @@ def plot(benchmark: Benchmark, path: Path) -> None:
     if any(row.ap is None for row in benchmark.rows):
         raise SettingsError("a picture of AP over latency needs labelled pictures: name a data set by --data")
     require_packages("a picture of AP over latency", ["matplotlib"])
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
-    for row in benchmark.rows:
-        axes.plot(row.median_ms, 100 * (row.ap or 0.0), "o")
-        label = f" {Path(row.model).name}, {row.threads} thread{'s' * (row.threads > 1)}"
-        axes.annotate(label, (row.median_ms, 100 * (row.ap or 0.0)))
+    rows = sorted(benchmark.rows, key=lambda row: row.median_ms)
+    best = [row for n, row in enumerate(rows) if all((row.ap or 0) > (faster.ap or 0) for faster in rows[:n])]
+    times, heights = [row.median_ms for row in best], [100 * (row.ap or 0) for row in best]
+    axes.plot(times, heights, color="0.75", zorder=0, drawstyle="steps-post", label="best for its time")
+    kinds = [find_runtime(row.model) or Path(row.model).suffix for row in rows]
+    for n, (row, kind) in enumerate(zip(rows, kinds, strict=True)):
+        name = ", ".join(filter(None, (Path(row.model).name, row.precision)))
+        label = f"{name}, {row.threads} thread{'s' * (row.threads > 1)}"
+        marker = MARKERS[list(dict.fromkeys(kinds)).index(kind) % len(MARKERS)]
+        colour = colormaps["tab20"](n % 20)
+        axes.plot(row.median_ms, 100 * (row.ap or 0), marker, color=colour, markersize=8, label=label)
     axes.set(xlabel="milliseconds a picture, median", ylabel="AP, %")
-    axes.margins(0.2)
+    axes.set_xlim(left=0)
+    axes.margins(0.1)
     axes.grid(alpha=0.3)
+    # Not beside the points: formats of one network have one AP, and their names would lie upon each other.
+    figure.legend(loc="outside right upper", frameon=False, title="fastest first")
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:

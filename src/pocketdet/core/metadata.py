@@ -108,11 +108,18 @@ class ModelMetadata:
         """
         try:
             values: dict[str, Any] = json.loads(text)
-            return cls(**{key: _frozen(value) for key, value in values.items()})
+            known = {key: _frozen(values[key]) for key in cls.__dataclass_fields__ if key in values}
+            metadata = cls(**known)
         except (TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(
                 f"{where}: its metadata is not pocketdet's ({error}); export it again with this version"
             ) from error
+        if unknown := values.keys() - known.keys():
+            raise ModelFileError(
+                f"{where}: written by another version of pocketdet ({metadata.pocketdet_version or 'not named'}), "
+                f"whose metadata have what this one does not know: {', '.join(sorted(unknown))}; update pocketdet"
+            )
+        return metadata
 
 
 def _frozen(value: Any) -> Any:

@@ -10,13 +10,14 @@ from pathlib import Path
 from pocketdet.core.metadata import Outputs
 from pocketdet.datasets.load import load_dataset
 from pocketdet.datasets.records import Dataset
-from pocketdet.errors import ExportError, ModelFileError, SettingsError
+from pocketdet.errors import ExportError, ModelFileError, PocketdetError, SettingsError
 from pocketdet.export.calibration import Calibration, read_calibration
 from pocketdet.export.conversion import Conversion, Precision
 from pocketdet.export.gate import OBJECT_SCORE, GateReport, compare
-from pocketdet.export.table import check_wishes, find_exporter
+from pocketdet.export.table import Exporter, check_wishes, find_exporter
 from pocketdet.models.backbone import check_size
 from pocketdet.models.checkpoint import TorchBackend, load_detector
+from pocketdet.runtime.backends import Backend
 
 MAX_PICTURES = 200
 OTHER_SIZE_PICTURES = 8  # that a file for any size is compared on at another one
@@ -134,32 +135,55 @@ def export(
     in_file = dataclasses.replace(metadata, outputs=outputs)
     conversion = Conversion(detector, in_file, precision, is_dynamic=is_dynamic, tell=tell)
     if precision == "int8":
-        conversion = dataclasses.replace(conversion, calibration=read_calibration(calibration, metadata))
+        conversion = dataclasses.replace(conversion, calibration=read_calibration(calibration, metadata, tell))
     output = Path(checkpoint).with_suffix(exporter.suffix) if output is None else Path(output)
     with _proving_folder(output) as folder:
         unproven = folder / output.name
-        exporter.write(conversion, unproven)
-        file = exporter.read_back(unproven)
-        gate = compare(TorchBackend(detector, metadata), file, seen, dataset)
+        _write(exporter, conversion, unproven)
+        gate = _prove(conversion, exporter.read_back(unproven), seen, dataset)
         is_rounded = precision in exporter.rounding
         if is_rounded and dataset is None:
             tell(f"{precision} weights of {format} are judged by AP50; without --data nobody has measured it")
-        judged_as: Precision = "int8" if is_rounded else "float32"
-        gate.check(judged_as, allow_drift)
-        if is_dynamic:
-            height, width = metadata.input_size
-            larger = dataclasses.replace(metadata, input_size=(height + 32, width + 64))
-            try:
-                compare(TorchBackend(detector, larger), file, seen[:OTHER_SIZE_PICTURES]).check(judged_as, allow_drift)
-            except (ModelFileError, ExportError) as error:
-                raise ExportError(
-                    f"the file does not take any size of pictures: at {larger.input_size}: {error}"
-                ) from error
+        gate.check("int8" if is_rounded else "float32", allow_drift)
         metrics = {**metadata.metrics, **gate.to_metrics()}
         exporter.update_metadata(unproven, dataclasses.replace(in_file, metrics=metrics))
         files = _move_all(folder, output.parent)
     num_bytes = sum(file.stat().st_size for file in files)
     return ExportReport(output, format, precision, num_bytes, gate, files)
+
+
+def _write(exporter: Exporter, conversion: Conversion, path: Path) -> None:
+    """Run the converter.
+
+    Raises:
+        ExportError: It stops; packages that are not ours raise what they like.
+    """
+    try:
+        exporter.write(conversion, path)
+    except (PocketdetError, OSError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0][:300]
+        raise ExportError(
+            f"{path.name}: the converter stopped ({type(error).__name__}: {reason}); nothing was kept. There are "
+            f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB free in {path.parents[1]}; if that is not too little, "
+            "please report the model and the versions of torch and of the format's packages"
+        ) from error
+
+
+def _prove(conversion: Conversion, file: Backend, pictures: Sequence[Path], dataset: Dataset | None) -> GateReport:
+    """Compare a file with its checkpoint; one for any size also at another size, on a few pictures."""
+    detector, metadata = conversion.detector, dataclasses.replace(conversion.metadata, outputs="logits")
+    gate = compare(TorchBackend(detector, metadata), file, pictures, dataset)
+    if conversion.is_dynamic:
+        height, width = metadata.input_size
+        larger = dataclasses.replace(metadata, input_size=(height + 32, width + 64))
+        try:
+            other = compare(TorchBackend(detector, larger), file, pictures[:OTHER_SIZE_PICTURES])
+        except ModelFileError as error:
+            raise ExportError(f"the file does not take pictures of any size: at {larger.input_size} {error}") from error
+        gate = gate.with_larger(other)
+    return gate
 
 
 @contextlib.contextmanager
@@ -175,7 +199,8 @@ def _proving_folder(output: Path) -> Iterator[Path]:
         yield folder
     except OSError as error:
         raise ExportError(
-            f"{output}: cannot be written ({error.strerror or error}); nothing was kept. Choose another --output"
+            f"{output}: cannot be written ({error.strerror or error}); nothing was kept. Make room, or choose another "
+            "--output"
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

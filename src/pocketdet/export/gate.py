@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,15 @@ class GateReport:
         if self.file_ap50 is None or self.checkpoint_ap50 is None:
             return None
         return self.file_ap50 - self.checkpoint_ap50
+
+    def with_larger(self, other: "GateReport") -> "GateReport":
+        """With the other's largest differences where they are larger, or no number."""
+        largest: dict[str, Any] = {
+            field.name: float(np.maximum(getattr(self, field.name), getattr(other, field.name)))
+            for field in dataclasses.fields(self)
+            if field.name.startswith("max_")
+        }
+        return dataclasses.replace(self, **largest)
 
     def to_metrics(self) -> dict[str, float]:
         """What goes into the file's metadata."""

@@ -1,5 +1,6 @@
 """A detector as ncnn's two files, for phones and boards: made by pnnx from a trace."""
 
+import io
 import subprocess
 import tempfile
 import warnings
@@ -31,13 +32,16 @@ def write(conversion: Conversion, path: Path) -> None:
     """
     height, width = conversion.metadata.input_size
     network = PlanesToLogits(conversion.detector)
-    with tempfile.TemporaryDirectory() as name:  # pnnx leaves eight files where it works
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:  # pnnx leaves eight files where it works
         folder = Path(name)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # tracing is what pnnx reads, deprecated or not
             example = torch.zeros(1, 3, height, width)
             traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
-            traced.save(folder / "model.pt")
+            # By Python's writer: torch's own ends the process where the disk is full.
+            content = io.BytesIO()
+            torch.jit.save(traced, content)
+        (folder / "model.pt").write_bytes(content.getvalue())
         _run_pnnx(folder, f"[1,3,{height},{width}]f32", is_half=conversion.precision == "half")
         text = (folder / "model.ncnn.param").read_text(encoding="utf-8")
         path.write_text(_rename_blobs(text, len(conversion.metadata.strides)), encoding="utf-8")
