@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 SAME_CHANNELS = ("Relu", "Clip", "Add", "MaxPool", "Resize", "ReduceMean")
 CLIP = 6.0
-MARGIN = 1.1  # over the peak of a channel on the calibration pictures, before ReLU6 cuts it
+MARGIN = 1.5  # over the peak of a channel on the calibration pictures, before ReLU6 cuts it
 MOST = 1000.0  # a channel that is nearly silent gains nothing from more
 
 
@@ -120,8 +120,9 @@ def _choose(
                 np.maximum.at(weight, read, share.max(axis=0))
         if node.op_type == "Clip":
             np.minimum.at(room, groups[node.output[0]], CLIP / MARGIN / np.maximum(peaks[node.output[0]], 1e-12))
-    weight[weight == 0] = 1  # read by depthwise convolutions alone, which have a scale a channel
-    factors = np.sqrt(weight / np.maximum(activation, 1e-12))
+    activation = np.maximum(activation, 1e-12)
+    # What h-swish or depthwise convolutions alone read, with a scale a channel, can be levelled at no cost for weights.
+    factors = np.where(weight > 0, np.sqrt(weight / activation), 1 / activation)
     is_clipped = np.isfinite(room)
     factors = np.where(is_clipped, np.clip(factors, 1, np.maximum(room, 1)), factors)
     factors = np.clip(factors, 1 / MOST, MOST)

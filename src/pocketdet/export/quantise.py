@@ -19,8 +19,6 @@ Scale = tuple[Floats, NDArray[np.uint8]]  # of one step, and the byte that means
 Arrays = dict[str, NDArray[Any]]
 LEVELS = 255  # of an activation, above zero
 WEIGHT_LIMIT = 127
-# 7 bits: kernels for x86 without VNNI add two products of unsigned and signed bytes in 16 bits, which 8 bits overflow.
-INTEGER_WEIGHT_LIMIT = 63
 BIAS_LIMIT = 2**30  # of 32-bit integers; a channel whose weights are nearly nothing would pass it
 KEEPS_SCALE = ("MaxPool", "Resize")
 FUSED = ("Clip", "Relu")  # into the convolution in front
@@ -150,8 +148,7 @@ def _quantise_weights(
     The bias becomes integers, too, where the input is bytes: in the scale that the products have.
     """
     name, weight, bias = node.output[0], arrays[node.input[1]], arrays[node.input[2]]
-    limit = WEIGHT_LIMIT if source is None else INTEGER_WEIGHT_LIMIT
-    scale = np.maximum(np.abs(weight).max(axis=(1, 2, 3)) / limit, MIN_SCALE)
+    scale = np.maximum(_largest(weight) / WEIGHT_LIMIT, MIN_SCALE)
     if source is not None:
         scale = np.maximum(scale, np.abs(bias) / source[0] / BIAS_LIMIT)
     integers = np.round(weight / scale[:, None, None, None])
@@ -160,7 +157,6 @@ def _quantise_weights(
         means = mean.reshape(-1, error.shape[1])  # a row a group
         bias = bias + (error * means.repeat(len(error) // len(means), axis=0)).sum(axis=1)
     arrays[f"{name}_weight"], arrays[f"{name}_weight_scale"] = integers.astype(np.int8), scale.astype(np.float32)
-    arrays[f"{name}_weight_zero"] = np.zeros(len(scale), np.int8)
     parts = [f"{name}_weight"]
     if source is None:
         arrays[node.input[2]] = bias.astype(np.float32)
@@ -169,13 +165,24 @@ def _quantise_weights(
         bias_scale = scale * source[0]
         arrays[f"{name}_bias"] = np.round(bias / bias_scale).astype(np.int32)
         arrays[f"{name}_bias_scale"] = bias_scale.astype(np.float32)
-        arrays[f"{name}_bias_zero"] = np.zeros(len(scale), np.int32)
     for index, part in enumerate(parts, 1):
         node.input[index] = f"{part}_float"
     return [
-        onnx.helper.make_node("DequantizeLinear", [part, f"{part}_scale", f"{part}_zero"], [f"{part}_float"], axis=0)
-        for part in parts
+        onnx.helper.make_node("DequantizeLinear", [part, f"{part}_scale"], [f"{part}_float"], axis=0) for part in parts
     ]
+
+
+def _largest(weight: Floats) -> Floats:
+    """Of each output channel, what 127 has to stand for.
+
+    Kernels for x86 without VNNI add two products of an unsigned and a signed byte in 16 bits, so that no two weights
+    may pass 128 together. A depthwise convolution is added up in 32 bits.
+    """
+    ordered = np.sort(weight.reshape(len(weight), -1))
+    largest: Floats = np.maximum(ordered[:, -1], -ordered[:, 0])
+    if weight.shape[1] > 1:
+        largest = np.maximum(largest, np.maximum(ordered[:, -2:].sum(axis=1), -ordered[:, :2].sum(axis=1)))
+    return largest
 
 
 def _pair(name: str) -> list[onnx.NodeProto]:

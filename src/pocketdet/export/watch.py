@@ -1,4 +1,4 @@
-"""Run an ONNX graph as it is written, and see the tensors within it."""
+"""Run an ONNX graph and see the tensors within it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,10 +15,7 @@ SILENT = 4  # ONNX Runtime's log level
 
 
 def watch(model: onnx.ModelProto, names: Sequence[str], pictures: NDArray[np.uint8]) -> Iterator[dict[str, Floats]]:
-    """The named tensors for each of some pictures, ``(N, H, W, 3)``.
-
-    Nothing is fused: of a quantised graph this is what its float operations say, without a machine's integer kernels.
-    """
+    """The named tensors for each of some pictures, ``(N, H, W, 3)``."""
     import onnxruntime
 
     watched = onnx.ModelProto()
@@ -27,7 +24,7 @@ def watch(model: onnx.ModelProto, names: Sequence[str], pictures: NDArray[np.uin
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
     session: Any = onnxruntime.InferenceSession(
         watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
