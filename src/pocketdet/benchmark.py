@@ -183,11 +183,12 @@ def plot(benchmark: Benchmark, path: Path) -> None:
     times, heights = [row.median_ms for row in best], [100 * (row.ap or 0) for row in best]
     axes.plot(times, heights, color="0.75", zorder=0, drawstyle="steps-post", label="best for its time")
     kinds = [find_runtime(row.model) or Path(row.model).suffix for row in rows]
+    colours = colormaps["tab10" if len(rows) <= 10 else "tab20"]
     for n, (row, kind) in enumerate(zip(rows, kinds, strict=True)):
         name = ", ".join(filter(None, (Path(row.model).name, row.precision)))
         label = f"{name}, {row.threads} thread{'s' * (row.threads > 1)}"
         marker = MARKERS[list(dict.fromkeys(kinds)).index(kind) % len(MARKERS)]
-        colour = colormaps["tab20"](n % 20)
+        colour = colours(n % colours.N)
         axes.plot(row.median_ms, 100 * (row.ap or 0), marker, color=colour, markersize=8, label=label)
     axes.set(xlabel="milliseconds a picture, median", ylabel="AP, %")
     axes.set_xlim(left=0)

@@ -1,0 +1,50 @@
+"""Formats side by side, as the table in README has them: AP50, time by ONNX Runtime's in float, size.
+
+    for model in animals animals-small; do
+      pocketdet export $model --output $model.onnx
+      pocketdet export $model --format openvino --output $model.xml
+      pocketdet export $model --format openvino --half --output $model-half.xml
+      pocketdet export $model --format ncnn --output $model.ncnn.param
+      pocketdet export $model --format ncnn --half --output $model-half.ncnn.param
+    done
+    python benchmarks/formats.py voc12-animals animals.onnx animals.xml animals-half.xml animals.ncnn.param ...
+
+The first file is what the other times are divided by. AP50 is of the pictures that the export gate takes: at most
+200 of the split, evenly spread.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from pocketdet.benchmark import run_benchmark
+from pocketdet.datasets.load import load_dataset
+from pocketdet.datasets.records import Dataset
+
+MAX_PICTURES = 200  # the gate's
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("files", nargs="+")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--rounds", type=int, default=15)
+    wishes = parser.parse_args()
+
+    def sample(class_names: tuple[str, ...]) -> Dataset:
+        dataset = load_dataset(wishes.data, [wishes.split], class_names)
+        step = -(-len(dataset.records) // MAX_PICTURES)
+        return dataclasses.replace(dataset, records=dataset.records[::step])
+
+    result = run_benchmark(wishes.files, rounds=wishes.rounds, dataset=sample)
+    print("| file | backbone | precision | AP50 | time | MB |\n|---|---|---|---|---|---|")
+    for row in result.rows:
+        ratio = row.median_ms / result.rows[0].median_ms
+        name = Path(row.model).name
+        accuracy = f"{100 * (row.ap50 or 0):.1f}"
+        print(f"| `{name}` | {row.backbone} | {row.precision} | {accuracy} | {ratio:.2f} | {row.num_bytes / 1e6:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
