@@ -65,6 +65,11 @@ def find_checkpoint(path: str | Path) -> Path:
         ModelFileError: There is none, or the file is of another kind.
     """
     path = Path(path)
+    if path.suffix.lower() == ".mlpackage":
+        raise ModelFileError(
+            f"{path}: a Core ML package is for apps on Apple's systems, and pocketdet cannot open it; "
+            "give the checkpoint, or a file in another format"
+        )
     if path.is_dir():
         if not (path / BEST_CHECKPOINT).is_file():
             raise ModelFileError(f"{path}: the folder has no {BEST_CHECKPOINT}; expected the folder of a training run")

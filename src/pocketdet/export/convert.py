@@ -33,20 +33,22 @@ class ExportReport:
         format: A key of ``EXPORTERS``.
         precision: Of the file.
         num_bytes: Of all files of the model.
-        gate: How far it is from the checkpoint.
+        gate: How far it is from the checkpoint; ``None`` where nothing here can run it.
         files: All files of the model, ``path`` among them.
+        not_run: Why it was not run.
     """
 
     path: Path
     format: str
     precision: Precision
     num_bytes: int
-    gate: GateReport
+    gate: GateReport | None
     files: tuple[Path, ...]
+    not_run: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
-        gate = {**dataclasses.asdict(self.gate), "ap_difference": self.gate.ap_difference}
+        gate = self.gate and {**dataclasses.asdict(self.gate), "ap_difference": self.gate.ap_difference}
         return {
             "path": str(self.path),
             "files": [str(file) for file in self.files],
@@ -54,6 +56,7 @@ class ExportReport:
             "precision": self.precision,
             "num_bytes": self.num_bytes,
             "gate": gate,
+            "not_run": self.not_run,
         }
 
     def to_text(self) -> str:
@@ -62,6 +65,10 @@ class ExportReport:
         lines = [
             f"{self.path}: {self.format}, {self.precision}, {self.num_bytes / 1e6:.1f} MB",
             *(f"  with {file.name}" for file in self.files if file != self.path),
+        ]
+        if gate is None:
+            return "\n".join([*lines, f"Not run, only its structure was checked: {self.not_run}"])
+        lines += [
             f"Compared with the checkpoint on {gate.num_pictures} pictures; the largest differences:",
             f"  box    {gate.max_box_difference_px:.2g} pixels",
             f"  score  {gate.max_score_difference:.2g}",
@@ -140,16 +147,25 @@ def export(
     with _proving_folder(output) as folder:
         unproven = folder / output.name
         _write(exporter, conversion, unproven)
-        gate = _prove(conversion, exporter.read_back(unproven), seen, dataset)
-        is_rounded = precision in exporter.rounding
-        if is_rounded and dataset is None:
-            tell(f"{precision} weights of {format} are judged by AP50; without --data nobody has measured it")
-        gate.check("int8" if is_rounded else "float32", allow_drift)
-        metrics = {**metadata.metrics, **gate.to_metrics()}
-        exporter.update_metadata(unproven, dataclasses.replace(in_file, metrics=metrics))
+        if exporter.not_run:
+            gate = None
+            exporter.check_structure(unproven, in_file)
+            in_file = dataclasses.replace(in_file, gate=f"not run, structure checked only: {exporter.not_run}")
+        else:
+            gate = _prove(conversion, exporter.read_back(unproven), seen, dataset)
+            _judge(gate, exporter, conversion, allow_drift)
+            in_file = dataclasses.replace(in_file, metrics={**metadata.metrics, **gate.to_metrics()})
+        exporter.update_metadata(unproven, in_file)
         files = _move_all(folder, output.parent)
-    num_bytes = sum(file.stat().st_size for file in files)
-    return ExportReport(output, format, precision, num_bytes, gate, files)
+    return ExportReport(output, format, precision, sum(map(_num_bytes, files)), gate, files, exporter.not_run)
+
+
+def _judge(gate: GateReport, exporter: Exporter, conversion: Conversion, allow_drift: bool) -> None:
+    precision = conversion.precision
+    is_rounded = precision in exporter.rounding
+    if is_rounded and gate.file_ap50 is None:
+        conversion.tell(f"{precision} weights are judged by AP50; without --data nobody has measured it")
+    gate.check("int8" if is_rounded else "float32", allow_drift)
 
 
 def _write(exporter: Exporter, conversion: Conversion, path: Path) -> None:
@@ -207,11 +223,19 @@ def _proving_folder(output: Path) -> Iterator[Path]:
 
 
 def _move_all(folder: Path, target: Path) -> tuple[Path, ...]:
-    """The sidecar last, so that it never vouches for files that are not there yet."""
+    """The sidecar last, so that it never vouches for files that are not there yet. An older model gives way."""
     files = sorted(folder.iterdir(), key=lambda file: (file.suffix == ".json", file.name))
     for file in files:
+        if file.is_dir() and (target / file.name).is_dir():  # a package, which the system does not replace
+            (target / file.name).rename(folder / f"old_{file.name}")
         os.replace(file, target / file.name)
     return tuple(target / file.name for file in files)
+
+
+def _num_bytes(path: Path) -> int:
+    """Of a file, or of all within a package."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _sample(dataset: Dataset) -> Dataset:

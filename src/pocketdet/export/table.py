@@ -24,6 +24,8 @@ class Exporter(NamedTuple):
         outputs: That its files can give, besides raw logits.
         has_dynamic: A file can take pictures of any size.
         limits: Why it lacks a precision, for people who ask for it.
+        not_run: Why nothing here can run it. Such a file is read back by the module's
+            ``check_structure(path, metadata)`` alone, and its metadata tell so.
     """
 
     suffix: str
@@ -35,6 +37,7 @@ class Exporter(NamedTuple):
     outputs: tuple[Outputs, ...] = ()
     has_dynamic: bool = False
     limits: str = ""
+    not_run: str = ""
 
     def write(self, conversion: Conversion, path: Path) -> None:
         """Write the file, and beside it, in the same folder, what else belongs to the model."""
@@ -43,6 +46,14 @@ class Exporter(NamedTuple):
     def update_metadata(self, path: Path, metadata: ModelMetadata) -> None:
         """Put other metadata into a file that ``write`` wrote."""
         importlib.import_module(f"pocketdet.export.{self.module}").update_metadata(path, metadata)
+
+    def check_structure(self, path: Path, metadata: ModelMetadata) -> None:
+        """Compare what a file that cannot be run says of itself with what it should be.
+
+        Raises:
+            ExportError: It is another.
+        """
+        importlib.import_module(f"pocketdet.export.{self.module}").check_structure(path, metadata)
 
     def read_back(self, path: Path) -> Backend:
         """Open what ``write`` wrote: by the module's own ``read_back`` if it has one, else by the runtime."""
@@ -80,6 +91,16 @@ EXPORTERS = {
         limits="its packages bring no int8 tool",
     ),
     "tflite": Exporter(".tflite", "tflite_file", ("float32", "int8"), ("litert_torch", "ai_edge_quantizer"), "tflite"),
+    "coreml": Exporter(
+        ".mlpackage",
+        "coreml_file",
+        ("float32", "half"),
+        ("coremltools",),
+        "coreml",
+        limits="int8 would be of its weights alone",
+        not_run="Core ML runs on Apple's systems alone",
+    ),
+    "executorch": Exporter(".pte", "executorch_file", ("float32",), ("executorch",), "executorch"),
 }
 
 

@@ -30,6 +30,7 @@ RUNTIMES = {
     ".ncnn.param": Runtime("ncnn_runtime", "NcnnBackend", "ncnn", "ncnn"),
     ".xml": Runtime("openvino_runtime", "OpenVinoBackend", "openvino", "openvino"),
     ".tflite": Runtime("litert", "LiteRtBackend", "ai_edge_litert", "litert"),
+    ".pte": Runtime("executorch_runtime", "ExecuTorchBackend", "executorch", "executorch"),
 }
 
 
