@@ -58,9 +58,9 @@ NOT_RUN = {  # by a pattern of how the command begins
     "pocketdet export runs/mine --format onnx": ANOTHER_EXPORT,
     "pocketdet export runs/mine --int8": ANOTHER_EXPORT,
     "pocketdet export animals --(int8|decode|nms|dynamic)": ANOTHER_EXPORT,
-    "pocketdet export mine.safetensors": ANOTHER_EXPORT,
+    "pocketdet export (mine|best).safetensors": ANOTHER_EXPORT,
     "pocketdet export yolov4.safetensors": ANOTHER_EXPORT,
-    "pocketdet evaluate voc12-animals --model animals8.onnx": "needs the file of an export that is not run",
+    "pocketdet benchmark .* --plot docs/": "draws into the documents; the one of export.md is run",
 }
 
 
