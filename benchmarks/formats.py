@@ -4,6 +4,8 @@
       pocketdet export $model --output $model.onnx
       pocketdet export $model --format openvino --output $model.xml
       pocketdet export $model --format openvino --half --output $model-half.xml
+      pocketdet export $model --int8 --data voc12-animals --output $model-int8.onnx
+      pocketdet export $model --format openvino --int8 --data voc12-animals --allow-drift --output $model-int8.xml
       pocketdet export $model --format ncnn --output $model.ncnn.param
       pocketdet export $model --format ncnn --half --output $model-half.ncnn.param
     done
