@@ -41,7 +41,7 @@ def export(
     Args:
         checkpoint: A .safetensors checkpoint, the folder of a training run, a float .onnx file or the name of a bundled
             detector.
-        format: Of the file: onnx, openvino, tflite, ncnn or darknet (.cfg, .weights and .names).
+        format: Of the file: onnx, openvino, tflite, ncnn, executorch, coreml or darknet (.cfg, .weights and .names).
         output: The file; by default beside the checkpoint.
         data: Folder with labelled pictures on which the average precision of both is compared, too; without it their
             boxes are compared on pocketdet's own pictures.
