@@ -105,7 +105,7 @@ def test_a_dropped_picture_gives_python_s_boxes_and_the_slider_acts_without_the_
         for (_, box), other in zip(found, expected.boxes, strict=True):
             assert box == pytest.approx(other.tolist(), abs=0.5)
     network = page.element("#latency").text.partition("network")[2].partition(",")[0]
-    page.move("#score", 0.95)
+    page.move("#score", 0.99)
     assert page.found() == []
     assert "Found: nothing" in page.element("#status").text
     assert f"network{network}," in page.element("#latency").text
