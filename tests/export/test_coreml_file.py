@@ -2,47 +2,22 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pocketdet import load
-from pocketdet.core.metadata import YOLOV4_TINY_ANCHORS, YOLOV4_TINY_SCALE_XY, ModelMetadata
+from pocketdet.core.metadata import YOLOV4_TINY_ANCHORS, ModelMetadata
 from pocketdet.errors import ExportError, ModelFileError, SettingsError
 from pocketdet.export import ExportReport, coreml_file, export
-from pocketdet.models.checkpoint import save_detector
-from pocketdet.models.detector import Detector
 
 coremltools = pytest.importorskip("coremltools")
 pytestmark = pytest.mark.filterwarnings("ignore")  # its libraries warn of each other
 
-# As few layers as a detector can have: the converter takes its time for each.
-METADATA = ModelMetadata(
-    "cspdarknet53_tiny",
-    0.125,
-    0.125,
-    "symmetric",
-    ("cat", "dog", "emu"),
-    (64, 96),
-    YOLOV4_TINY_ANCHORS,
-    (16, 32),
-    YOLOV4_TINY_SCALE_XY,
-    neck_activation="leaky",
-    neck_convolution="plain",
-)
-
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, build_seasoned: Callable[[ModelMetadata], Detector]) -> Path:
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
-    save_detector(path, build_seasoned(METADATA), METADATA)
-    return path
-
-
-@pytest.fixture(scope="module")
-def exported(checkpoint: Path) -> ExportReport:
-    return export(checkpoint, format="coreml")
+def exported(smallest_checkpoint: Path) -> ExportReport:
+    return export(smallest_checkpoint, format="coreml")
 
 
 def read_spec(report: ExportReport):
@@ -65,7 +40,7 @@ def test_input_outputs_and_metadata_are_those_of_the_contract(exported: ExportRe
     }
     assert json.loads(description.metadata.userDefined["classes"]) == ["cat", "dog", "emu"]
     metadata = ModelMetadata.from_json(description.metadata.userDefined["pocketdet"], "spec")
-    assert (metadata.anchors, metadata.input_size) == (METADATA.anchors, (64, 96))
+    assert (metadata.anchors, metadata.input_size) == (YOLOV4_TINY_ANCHORS, (64, 96))
 
 
 def test_that_nobody_has_run_it_stands_on_the_screen_and_in_the_file(exported: ExportReport):
@@ -83,11 +58,13 @@ def test_weights_are_in_float32_and_all_of_the_package_is_counted(exported: Expo
     assert {file.name for file in exported.path.parent.iterdir()} == {"tiny.mlpackage", "tiny.safetensors"}
 
 
-def test_half_replaces_the_package_that_was_there_by_one_of_half_its_size(exported: ExportReport, checkpoint: Path):
-    path = checkpoint.with_name("again.mlpackage")
+def test_half_replaces_the_package_that_was_there_by_one_of_half_its_size(
+    exported: ExportReport, smallest_checkpoint: Path
+):
+    path = smallest_checkpoint.with_name("again.mlpackage")
     path.mkdir()
     (path / "old").touch()
-    report = export(checkpoint, path, format="coreml", precision="half")
+    report = export(smallest_checkpoint, path, format="coreml", precision="half")
     assert report.num_bytes < 0.6 * exported.num_bytes
     assert not (path / "old").exists()
     assert [file.name for file in path.parent.glob("*again*")] == ["again.mlpackage"]
@@ -109,8 +86,10 @@ def test_a_package_that_says_something_else_is_refused(exported: ExportReport, c
         coreml_file.check_structure(exported.path, dataclasses.replace(metadata, **change))
 
 
-def test_to_load_a_package_and_to_write_int8_are_refused_with_the_reason(exported: ExportReport, checkpoint: Path):
+def test_to_load_a_package_and_to_write_int8_are_refused_with_the_reason(
+    exported: ExportReport, smallest_checkpoint: Path
+):
     with pytest.raises(ModelFileError, match=r"tiny\.mlpackage: a Core ML package is for apps on Apple's systems"):
         load(exported.path)
     with pytest.raises(SettingsError, match=r"coreml cannot be written as int8; it can as float32, half"):
-        export(checkpoint, format="coreml", precision="int8")
+        export(smallest_checkpoint, format="coreml", precision="int8")

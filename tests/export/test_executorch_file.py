@@ -1,50 +1,26 @@
 import dataclasses
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pocketdet import load
-from pocketdet.core.metadata import YOLOV4_TINY_ANCHORS, YOLOV4_TINY_SCALE_XY, ModelMetadata
+from pocketdet.core.metadata import ModelMetadata
 from pocketdet.core.sidecar import write_sidecar
 from pocketdet.errors import ModelFileError, SettingsError
 from pocketdet.export import ExportReport, export
-from pocketdet.models.checkpoint import TorchBackend, load_detector, save_detector
-from pocketdet.models.detector import Detector
+from pocketdet.models.checkpoint import TorchBackend, load_detector
 from pocketdet.runtime.backends import open_backend
 from pocketdet.runtime.backends.executorch_runtime import ExecuTorchBackend
 
 pytest.importorskip("executorch")
 pytestmark = pytest.mark.filterwarnings("ignore")  # its libraries warn of each other
 
-# As few layers as a detector can have: the converter takes its time for each.
-METADATA = ModelMetadata(
-    "cspdarknet53_tiny",
-    0.125,
-    0.125,
-    "symmetric",
-    ("cat", "dog", "emu"),
-    (64, 96),
-    YOLOV4_TINY_ANCHORS,
-    (16, 32),
-    YOLOV4_TINY_SCALE_XY,
-    neck_activation="leaky",
-    neck_convolution="plain",
-)
-
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, build_seasoned: Callable[[ModelMetadata], Detector]) -> Path:
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
-    save_detector(path, build_seasoned(METADATA), METADATA)
-    return path
-
-
-@pytest.fixture(scope="module")
-def exported(checkpoint: Path) -> ExportReport:
-    return export(checkpoint, format="executorch")
+def exported(smallest_checkpoint: Path) -> ExportReport:
+    return export(smallest_checkpoint, format="executorch")
 
 
 def copy(exported: ExportReport, folder: Path) -> Path:
@@ -53,10 +29,10 @@ def copy(exported: ExportReport, folder: Path) -> Path:
     return folder / exported.path.name
 
 
-def test_the_program_computes_the_checkpoints_logits(exported: ExportReport, checkpoint: Path):
+def test_the_program_computes_the_checkpoints_logits(exported: ExportReport, smallest_checkpoint: Path):
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
     images.flags.writeable = False  # as pictures from elsewhere may be
-    expected = TorchBackend(*load_detector(checkpoint)).run(images)
+    expected = TorchBackend(*load_detector(smallest_checkpoint)).run(images)
     ours = open_backend(exported.path).run(images)
     assert len(ours) == 2
     for level, truth in zip(ours, expected, strict=True):
@@ -100,17 +76,19 @@ def test_a_changed_program_and_one_without_its_sidecar_are_named(exported: Expor
 
 
 @pytest.mark.parametrize("length", [0, 10, 20_000])
-def test_what_is_no_program_is_refused(exported: ExportReport, tmp_path: Path, length: int):
+def test_what_is_no_program_is_refused(exported: ExportReport, smallest: ModelMetadata, tmp_path: Path, length: int):
     path = tmp_path / "cut.pte"
     path.write_bytes(exported.path.read_bytes()[:length])
-    write_sidecar(path, METADATA, [path])
+    write_sidecar(path, smallest, [path])
     with pytest.raises(ModelFileError, match=r"cut\.pte: ExecuTorch cannot read this file as a program"):
         load(path)
 
 
-def test_metadata_with_another_number_of_classes_are_refused(exported: ExportReport, tmp_path: Path):
+def test_metadata_with_another_number_of_classes_are_refused(
+    exported: ExportReport, smallest: ModelMetadata, tmp_path: Path
+):
     path = copy(exported, tmp_path)
-    write_sidecar(path, dataclasses.replace(METADATA, class_names=("cat",)), [path])
+    write_sidecar(path, dataclasses.replace(smallest, class_names=("cat",)), [path])
     with pytest.raises(ModelFileError, match=r"\(1, 9, 4, 6\).* ask for .*\(1, 3, 4, 6\)"):
         load(path)
 
