@@ -16,14 +16,10 @@ The first file is what the other times are divided by. AP50 is of the pictures t
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 from pocketdet.benchmark import run_benchmark
-from pocketdet.datasets.load import load_dataset
-from pocketdet.datasets.records import Dataset
-
-MAX_PICTURES = 200  # the gate's
+from pocketdet.export.convert import load_gate_pictures
 
 
 def main() -> None:
@@ -34,12 +30,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     wishes = parser.parse_args()
 
-    def sample(class_names: tuple[str, ...]) -> Dataset:
-        dataset = load_dataset(wishes.data, [wishes.split], class_names)
-        step = -(-len(dataset.records) // MAX_PICTURES)
-        return dataclasses.replace(dataset, records=dataset.records[::step])
-
-    result = run_benchmark(wishes.files, rounds=wishes.rounds, dataset=sample)
+    result = run_benchmark(
+        wishes.files, rounds=wishes.rounds, dataset=lambda names: load_gate_pictures(wishes.data, wishes.split, names)
+    )
     print("| file | backbone | precision | AP50 | time | MB |\n|---|---|---|---|---|---|")
     for row in result.rows:
         ratio = row.median_ms / result.rows[0].median_ms

@@ -1,10 +1,14 @@
 """One labelled picture, the same whatever format it came from."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,3 +41,9 @@ class Dataset:
     records: tuple[Record, ...]
     class_names: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+
+
+def spread(items: Sequence[Item], most: int) -> tuple[Item, ...]:
+    """Exactly ``most`` of them, evenly spread over the whole and in their order; all where there are no more."""
+    count = min(most, len(items))
+    return tuple(items[index * len(items) // count] for index in range(count))

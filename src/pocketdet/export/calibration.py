@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pocketdet.core.images import read_image
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.load import load_dataset
+from pocketdet.datasets.records import spread
 from pocketdet.errors import ImageError, SettingsError
 from pocketdet.runtime.sources import list_pictures
 
@@ -52,7 +53,7 @@ def read_calibration(
             "int8 needs some hundred pictures like those that the detector will see, to learn how large the values "
             "in the network become: name a data set by --data (its train split is taken), or a folder by --calibration"
         )
-    paths = _spread(_list(calibration, metadata), MAX_PICTURES)
+    paths = spread(_list(calibration, metadata), MAX_PICTURES)
     pictures: list[NDArray[np.uint8]] = []
     broken: list[str] = []
     for path in paths:
@@ -74,11 +75,6 @@ def _list(calibration: Calibration, metadata: ModelMetadata) -> Sequence[Path]:
         return list(list_pictures(calibration.source))
     dataset = load_dataset(calibration.source, [calibration.split], metadata.class_names)
     return [record.path for record in dataset.records]
-
-
-def _spread(paths: Sequence[Path], most: int) -> list[Path]:
-    chosen = np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int))
-    return [paths[index] for index in chosen]
 
 
 def _letterboxed(path: Path, metadata: ModelMetadata) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pocketdet.core.metadata import Outputs
 from pocketdet.datasets.load import load_dataset
-from pocketdet.datasets.records import Dataset
+from pocketdet.datasets.records import Dataset, spread
 from pocketdet.errors import ExportError, ModelFileError, PocketdetError, SettingsError
 from pocketdet.export.calibration import Calibration, read_calibration
 from pocketdet.export.conversion import Conversion, Precision
@@ -137,7 +137,7 @@ def export(
         check_size(*size)
         metadata = dataclasses.replace(metadata, input_size=size)
     metadata = dataclasses.replace(metadata, precision=precision, gate="")
-    dataset = None if data is None else _sample(load_dataset(data, [split], metadata.class_names))
+    dataset = None if data is None else load_gate_pictures(data, split, metadata.class_names)
     seen = [record.path for record in dataset.records] if dataset else list(pictures) or _bundled_pictures()
     in_file = dataclasses.replace(metadata, outputs=outputs)
     conversion = Conversion(detector, in_file, precision, is_dynamic=is_dynamic, tell=tell)
@@ -158,6 +158,12 @@ def export(
         exporter.update_metadata(unproven, in_file)
         files = _move_all(folder, output.parent)
     return ExportReport(output, format, precision, sum(map(_num_bytes, files)), gate, files, exporter.not_run)
+
+
+def load_gate_pictures(data: Path, split: str, class_names: tuple[str, ...]) -> Dataset:
+    """The labelled pictures that a file is judged on: 200 of a split, evenly spread, or all if it has fewer."""
+    dataset = load_dataset(data, [split], class_names)
+    return dataclasses.replace(dataset, records=spread(dataset.records, MAX_PICTURES))
 
 
 def _judge(gate: GateReport, exporter: Exporter, conversion: Conversion, allow_drift: bool) -> None:
@@ -236,12 +242,6 @@ def _num_bytes(path: Path) -> int:
     """Of a file, or of all within a package."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _sample(dataset: Dataset) -> Dataset:
-    """At most ``MAX_PICTURES``, evenly spread."""
-    step = -(-len(dataset.records) // MAX_PICTURES)
-    return dataclasses.replace(dataset, records=dataset.records[::step])
 
 
 def _bundled_pictures() -> list[Path]:
