@@ -1,5 +1,6 @@
 """The one decoder and the one NMS, in float32 numpy: for training's validation and for every file format."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -58,13 +59,12 @@ def decode_picture(
     """
     floor = _logit(score_threshold)  # a score exceeds neither its objectness nor its class probability
     constants = zip(levels, metadata.anchors, metadata.strides, metadata.scale_xy, strict=True)
-    found = [_cells_over(floor, index, *of_level) for of_level in constants]
-    cells = _Cells(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
-    place, class_ids = np.nonzero(cells.classes > floor)
-    scores = sigmoid(cells.objectness[place]) * sigmoid(cells.classes[place, class_ids])
-    good = scores > score_threshold
-    place, class_ids, scores = place[good], class_ids[good], scores[good]
-    boxes = _decode_boxes(cells, place)
+    found = [_decode_level(floor, index, *of_level) for of_level in constants]
+    all_boxes, objectness, classes = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    place, class_ids = np.nonzero(classes > floor)
+    scores = objectness[place] * sigmoid(classes[place, class_ids])
+    good = np.flatnonzero(scores > score_threshold)
+    boxes, scores, class_ids = all_boxes[place[good]], scores[good], class_ids[good]
     keep = non_maximum_suppression(boxes, scores, class_ids, iou_threshold, max_detections, nms=nms)
     return Decoded(boxes[keep], scores[keep], class_ids[keep])
 
@@ -87,50 +87,33 @@ def decode_cells(
     return Decoded(boxes[keep], scores[keep], class_ids[keep])
 
 
-class _Cells(NamedTuple):
-    """What the head says at some cells, raw, and what turns it into boxes."""
-
-    boxes: Floats  # (M, 4)
-    objectness: Floats  # (M,)
-    classes: Floats  # (M, K)
-    corner: Floats  # (M, 2) column and row
-    anchor: Floats  # (M, 2) width and height, input pixels
-    constants: Floats  # (M, 3) of the level: stride, grid sensitivity s, (s - 1) / 2
-
-
-def _cells_over(
+def _decode_level(
     floor: float,
     index: int,
     level: LevelLogits,
     anchors: Sequence[tuple[float, float]],
     stride: int,
     scale_xy: float,
-) -> _Cells:
-    """The cells and anchors of one level with an objectness logit over the floor."""
+) -> tuple[Floats, Floats, Floats]:
+    """The cells and anchors of one level with an objectness logit over the floor.
+
+    Returns:
+        ``(M, 4)`` boxes, xyxy in input pixels; ``(M,)`` objectness, a probability; ``(M, K)`` class logits.
+    """
     num_anchors, height, width = level.objectness.shape[1:]
     objectness = level.objectness[index].ravel()
     found = np.flatnonzero(objectness > floor)
     anchor, cell = np.divmod(found, height * width)
+    class_logits = level.classes[index].reshape(num_anchors, -1, height * width)[anchor, :, cell]
+    if not len(found):  # of most pictures true for one level or two
+        return np.zeros((0, 4), np.float32), objectness[found], class_logits
+    raw = level.boxes[index].reshape(num_anchors, 4, -1)[anchor, :, cell]
     corner = np.empty((len(found), 2), np.float32)
-    corner[:, 1], corner[:, 0] = np.divmod(cell, width)
-    return _Cells(
-        level.boxes[index].reshape(num_anchors, 4, -1)[anchor, :, cell],
-        objectness[found],
-        level.classes[index].reshape(num_anchors, -1, height * width)[anchor, :, cell],
-        corner,
-        np.array(anchors, np.float32)[anchor],
-        np.array([(stride, scale_xy, (scale_xy - 1) / 2)] * len(found), np.float32).reshape(-1, 3),
-    )
-
-
-def _decode_boxes(cells: _Cells, place: NDArray[np.int64]) -> Floats:
-    """``(N, 4)`` xyxy in input pixels, of the cells at ``place``."""
-    boxes = cells.boxes[place]
-    stride, scale_xy, shift = cells.constants[place].T[..., None]
+    np.divmod(cell, width, corner[:, 1], corner[:, 0], casting="unsafe")  # row and column
     # Grid sensitivity, YOLOv4 §3.4: the centre may reach the border of its cell.
-    centre = (sigmoid(boxes[:, :2]) * scale_xy - shift + cells.corner[place]) * stride
-    half = np.exp(np.minimum(np.maximum(boxes[:, 2:], -20), 20)) * cells.anchor[place] / 2
-    return np.concatenate((centre - half, centre + half), axis=1, dtype=np.float32)
+    centre = (sigmoid(raw[:, :2]) * scale_xy - (scale_xy - 1) / 2 + corner) * stride
+    half = np.exp(np.minimum(np.maximum(raw[:, 2:], -20), 20)) * np.array(anchors, np.float32)[anchor] / 2
+    return np.concatenate((centre - half, centre + half), axis=1), sigmoid(objectness[found]), class_logits
 
 
 def sigmoid(x: Floats) -> Floats:
@@ -141,8 +124,8 @@ def sigmoid(x: Floats) -> Floats:
 
 def _logit(probability: float) -> float:
     if probability <= 0:
-        return -np.inf
-    return float(np.log(probability / (1 - probability))) if probability < 1 else np.inf
+        return -math.inf
+    return math.log(probability / (1 - probability)) if probability < 1 else math.inf
 
 
 def box_iou(boxes: Floats, others: Floats) -> Floats:
@@ -194,6 +177,8 @@ def non_maximum_suppression(
         Indices of the boxes that stay, best score first, at most ``max_detections``.
     """
     order = np.argsort(-scores, kind="stable")[:max_candidates]
+    if len(order) < 2:
+        return order[:max_detections]
     boxes, class_ids = boxes[order], class_ids[order]
     kept = np.zeros(0, np.int64)
     for start in range(0, len(order), NMS_BLOCK):
@@ -203,8 +188,9 @@ def non_maximum_suppression(
             block = block[~(too_near & (class_ids[kept, None] == class_ids[block])).any(axis=0)]
         too_near = NMS_OVERLAPS[nms](boxes[block], boxes[block]) > iou_threshold
         too_near &= class_ids[block, None] == class_ids[block]
+        np.fill_diagonal(too_near, False)
         stays = np.ones(len(block), bool)
-        for place in range(len(block)):
+        for place in np.flatnonzero(too_near.any(axis=1)):
             if stays[place]:
                 stays[place + 1 :] &= ~too_near[place, place + 1 :]
         kept = np.concatenate((kept, block[stays]))

@@ -159,6 +159,9 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         transparent = picture.convert("RGBA")
         white = Image.new("RGBA", transparent.size, "white")
         return Image.alpha_composite(white, transparent).convert("RGB")
+    if picture.mode == "RGB":
+        picture.load()
+        return picture  # Pillow's convert would copy it
     return picture.convert("RGB")
 
 
