@@ -20,12 +20,16 @@ def seal(path: Path) -> None:
 
 def is_intact(content: bytes) -> bool:
     """Whether a file is what it was when it was sealed; not so if it has no seal."""
-    match = _SEAL.search(content)
+    match = _SEAL.match(content, max(0, content.find(SEAL_KEY.encode())))  # search takes three times as long as find
     if match is None:
         return False
     start, end = match.span(1)
-    return match[1] == _digest(content[:start] + BLANK.encode() + content[end:])
+    view = memoryview(content)
+    return match[1] == _digest(view[:start], BLANK.encode(), view[end:])
 
 
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()
+def _digest(*parts: bytes | memoryview) -> bytes:
+    checksum = hashlib.sha256()
+    for part in parts:
+        checksum.update(part)
+    return checksum.hexdigest().encode()
