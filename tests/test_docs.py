@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from pocketdet.cli import app
+from pocketdet.cli import load_app
 
 ROOT = Path(__file__).parents[1]
+APP = load_app()
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / "recipes").glob("*.md")])
 
 
@@ -49,9 +50,9 @@ def test_the_documents_have_commands():
 def test_every_command_of_the_documents_is_understood(command: str):
     tokens = shlex.split(command)[1:]
     if tokens and not tokens[-1].startswith("--"):
-        app.parse_args(tokens, exit_on_error=False, print_error=False)
+        APP.parse_args(tokens, exit_on_error=False, print_error=False)
     else:
-        assert "--help" in tokens or app.parse_args(tokens, exit_on_error=False, print_error=False)
+        assert "--help" in tokens or APP.parse_args(tokens, exit_on_error=False, print_error=False)
 
 
 @pytest.fixture(scope="module")

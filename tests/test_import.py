@@ -33,6 +33,13 @@ def test_detecting_on_the_command_line_never_loads_torch(tiny_model, red_cell, t
     assert not set(HEAVY) & set(output.splitlines())
 
 
+def test_a_verb_imports_neither_the_others_nor_video():
+    code = "import sys; from pocketdet.cli import main; main(sys.argv[1:]); print(*sys.modules, sep='\\n')"
+    loaded = run_python(code, "predict", "no-such-file.jpg").splitlines()
+    assert "pocketdet.cli.predict" in loaded
+    assert not {"pocketdet.cli.train", "pocketdet.cli.serve", "pocketdet.web", "pocketdet.runtime.live"} & set(loaded)
+
+
 def test_every_public_name_is_there():
     for name in pocketdet.__all__:
         assert getattr(pocketdet, name) is not None

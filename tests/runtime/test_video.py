@@ -11,8 +11,9 @@ from pocketdet.runtime.background import Ahead, Behind
 from pocketdet.runtime.drawn_video import DrawnVideo, paint_detections
 from pocketdet.runtime.live import LiveStream
 from pocketdet.runtime.predictor import Predictor
+from pocketdet.runtime.sources import is_video
 from pocketdet.runtime.video import VideoFile, VideoWriter, public_name
-from pocketdet.runtime.video_detection import detect_frames, is_video, open_video, video_name
+from pocketdet.runtime.video_detection import detect_frames, open_video, video_name
 
 av = pytest.importorskip("av")
 

@@ -61,7 +61,7 @@ def predict(
             (.json, .jsonl, .parquet); --output is a folder for Parquet files, or a .json file for COCO's format.
     """
     from pocketdet.loading import load
-    from pocketdet.runtime.video_detection import is_video
+    from pocketdet.runtime.sources import is_video
 
     if ray is not None:
         from pocketdet.cli.many import predict_many

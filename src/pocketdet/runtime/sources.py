@@ -1,4 +1,4 @@
-"""From what a person names to pictures: a path, a folder, a pattern or several of them."""
+"""From what a person names to pictures: a path, a folder, a pattern or several of them; and what is a video."""
 
 import glob
 import os
@@ -9,7 +9,21 @@ from pathlib import Path
 from pocketdet.core.images import IMAGE_SUFFIXES
 from pocketdet.errors import ImageError
 
+VIDEO_SUFFIXES = frozenset(
+    {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
+)
 _DIGITS = 20  # of the longest number in a file name that is compared as a number
+
+
+def is_video(source: str | Path) -> bool:
+    """Whether a source names a video file, a camera or a stream, rather than pictures."""
+    text = str(source)
+    return Path(text).suffix.lower() in VIDEO_SUFFIXES or "://" in text or is_camera(text)
+
+
+def is_camera(source: str) -> bool:
+    """Whether a source is the number or the device of a camera."""
+    return source.startswith(("/dev/video", "video=")) or (source.isdecimal() and not Path(source).exists())
 
 
 def is_single_picture(source: str | Path) -> bool:

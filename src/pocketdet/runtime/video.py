@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
 
-VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
-)
 TICKS = 90_000  # a second, in written files: MPEG's clock, in which all common frame rates are whole numbers
 DEFAULT_RATE = 25  # frames a second, where a file does not say
 # "veryfast" costs 0.6 of the time of "medium" for about a tenth more bytes; 23 is x264's default quality.

@@ -13,7 +13,8 @@ from pocketdet.core.detections import Detections
 from pocketdet.runtime.background import Ahead
 from pocketdet.runtime.live import LiveStream
 from pocketdet.runtime.predictor import IOU_THRESHOLD, SCORE_THRESHOLD, Predictor
-from pocketdet.runtime.video import VIDEO_SUFFIXES, Frame, VideoFile, public_name
+from pocketdet.runtime.sources import VIDEO_SUFFIXES, is_camera
+from pocketdet.runtime.video import Frame, VideoFile, public_name
 
 _STREAMED_SUFFIXES = frozenset({".ts"})  # of a URL, these are more often broadcasts than files
 
@@ -23,14 +24,6 @@ class Seen(NamedTuple):
 
     frame: Frame
     detections: Detections
-
-
-def is_video(source: str | Path) -> bool:
-    """Whether a source names a video file, a camera or a stream, rather than pictures."""
-    text = str(source)
-    if Path(text).suffix.lower() in VIDEO_SUFFIXES or "://" in text or text.startswith(("/dev/video", "video=")):
-        return True
-    return text.isdecimal() and not Path(text).exists()
 
 
 def open_video(source: str | Path, note: Callable[[str], None] = lambda text: None) -> VideoFile | LiveStream:
@@ -47,7 +40,7 @@ def open_video(source: str | Path, note: Callable[[str], None] = lambda text: No
     text = str(source)
     suffix = Path(urlsplit(text).path if "://" in text else text).suffix.lower()
     has_end = re.match("https?://", text) and suffix in VIDEO_SUFFIXES - _STREAMED_SUFFIXES
-    if has_end or not ("://" in text or _is_camera(text)):
+    if has_end or not ("://" in text or is_camera(text)):
         return VideoFile(text)
     return LiveStream(text, note=note)
 
@@ -94,7 +87,3 @@ def video_name(source: str | Path) -> str:
         return Path(text.removeprefix("video=")).stem
     parts = urlsplit(text)
     return Path(parts.path).stem or re.sub(r"[^\w.-]", "-", parts.netloc)
-
-
-def _is_camera(text: str) -> bool:
-    return text.startswith(("/dev/video", "video=")) or (text.isdecimal() and not Path(text).exists())
