@@ -112,13 +112,9 @@ def shrink(command: str) -> list[str]:
     return words
 
 
-def write_start_weights(folder: Path) -> None:
-    """Random weights in two other projects' formats."""
-    torchvision = pytest.importorskip("torchvision")
-    from safetensors.torch import save_file
-
+def write_scripts_checkpoint(folder: Path) -> None:
+    """A checkpoint of the MobileNet-YOLOv4 scripts with random weights, and its classes."""
     torch.manual_seed(0)
-    save_file(torchvision.models.mobilenet_v2(weights=None).state_dict(), folder / "mobilenet_v2.safetensors")
     path = Path(__file__).parent / "models" / "test_import_scripts.py"
     spec = importlib.util.spec_from_file_location("test_import_scripts", path)
     assert spec is not None
@@ -152,7 +148,7 @@ def world(
         frame.paste(cat.resize((96, 64)), (8 * n, 16))
     for name in ("holiday.mp4", "street.mp4"):
         video_writer(folder / name, [np.asarray(frame) for frame in frames])
-    write_start_weights(folder)
+    write_scripts_checkpoint(folder)
     done: dict[str, int] = {}
 
     def run(command: str) -> int:

@@ -15,7 +15,7 @@ from pocketdet.runtime.predictor import Predictor
 ASSETS = Path(__file__).parent / "assets"
 BEST_CHECKPOINT = "best.safetensors"
 MODEL_PACKAGES = ("torch", "safetensors")
-TRAINING_PACKAGES = (*MODEL_PACKAGES, "lightning_fabric", "cv2", "tensorboard", "matplotlib", "psutil")
+TRAINING_PACKAGES = (*MODEL_PACKAGES, "lightning_fabric", "cv2", "onnx", "tensorboard", "matplotlib", "psutil")
 PICKLED_SUFFIXES = (".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
@@ -100,6 +100,15 @@ def find_weights(model: str | Path) -> Path:
         return _checked(bundled_models()[str(model)])
     path = Path(model)
     return path if path.suffix.lower() == ".onnx" else find_checkpoint(path)
+
+
+def bundled_start(backbone: str, width: float, neck_width: float) -> Path | None:
+    """The file of the bundled detector with this backbone, best one with the same neck, too."""
+    files = [_checked(model) for model in bundled_models().values()]
+    networks = [(file, open_backend(file, threads=1).metadata) for file in files]
+    fitting = [(file, network) for file, network in networks if (network.backbone, network.width) == (backbone, width)]
+    fitting.sort(key=lambda pair: pair[1].neck_width != neck_width)
+    return fitting[0][0] if fitting else None
 
 
 def bundled_models() -> dict[str, BundledModel]:

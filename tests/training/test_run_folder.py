@@ -134,3 +134,9 @@ def test_a_checkpoint_of_version_0_1_without_a_checksum_is_read(tmp_path: Path) 
     settings = '{"output": "run", "start_weights": null, "train_splits": ["train"], "classes": []}'
     torch.save({"format": 1, "progress": progress, "settings": settings}, folder.last)
     assert folder.load().progress.epoch == 7
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match=r"file/run cannot be the folder of a run: Not a directory; choose another"):
+        RunFolder(tmp_path / "file" / "run").start()

@@ -16,7 +16,7 @@ from pocketdet.models import build_from_metadata, load_detector, save_detector
 from pocketdet.models.checkpoint import TorchBackend
 from pocketdet.runtime.backends import open_backend
 from pocketdet.training import TrainSettings, train
-from pocketdet.training.start import describe, letterboxed_pictures, load_start
+from pocketdet.training.start import choose_start, describe, letterboxed_pictures, load_start
 
 OWN = (((5, 6), (7, 8), (9, 9)), ((10, 12), (14, 16), (18, 20)), ((22, 24), (26, 28), (30, 32)))
 THEIRS = ModelMetadata(
@@ -120,9 +120,43 @@ def test_an_exported_file_gets_its_batch_norms_back(drawn_voc: Path) -> None:
         np.testing.assert_allclose(ours.objectness[:2], level.objectness, rtol=0.02, atol=0.1)
 
 
-def test_a_bundled_detector_is_a_start_by_its_name(drawn_voc: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "file"),
+    [
+        ({}, "animals.onnx"),
+        ({"neck_width": 1.0}, "animals.onnx"),
+        ({"model": "mobilenet_v3_small", "neck_width": 0.25}, "animals-small.onnx"),
+        ({"start_weights": Path("none")}, None),
+        ({"start_weights": Path("animals-small")}, "animals-small.onnx"),
+        ({"start_weights": Path("mine.safetensors")}, "mine.safetensors"),
+        ({"width": 0.5}, None),
+        ({"model": "mobilenet_v1"}, None),
+        ({"padding": "same"}, None),
+    ],
+)
+def test_a_run_starts_from_a_bundled_detector_where_one_has_its_backbone(
+    changes: dict[str, object], file: str | None
+) -> None:
+    start = choose_start(dataclasses.replace(TrainSettings(), **changes)).start_weights  # type: ignore[arg-type]
+    assert (start.name if start is not None else None) == file
+
+
+def test_parts_of_another_width_are_counted_and_not_listed(
+    drawn_voc: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     pytest.importorskip("onnx")
-    arguments = ["--start-weights", "animals-small", "--model", "mobilenet_v3_small", "--neck-width", "0.25"]
+    settings = TrainSettings(neck_width=0.25, size=64, epochs=1, output=tmp_path / "run")
+    train(drawn_voc, settings)
+    printed = capsys.readouterr().err
+    assert "start weights: 362 tensors from animals.onnx" in printed
+    assert "begin at random: neck.before_pooling.0.0.weight" in printed
+    assert "and 253 more" in printed
+    assert printed.count("neck.") < 5
+
+
+def test_the_network_of_a_bundled_detector_starts_from_it(drawn_voc: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    arguments = ["--model", "mobilenet_v3_small", "--neck-width", "0.25"]
     run = ["--size", "64", "--epochs", "1", "--output", str(tmp_path / "run")]
     assert cli.main(["train", str(drawn_voc), *arguments, *run]) == 0
     bundled, _ = load_detector(find_weights("animals-small"))

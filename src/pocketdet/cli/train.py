@@ -1,6 +1,5 @@
 """Train a detector."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -35,15 +34,12 @@ def train(
     Args:
         data: Folder with pictures and labels in the layout of Pascal VOC, COCO or YOLO.
     """
-    from pocketdet.loading import TRAINING_PACKAGES, bundled_models, find_weights, require_packages
+    from pocketdet.loading import TRAINING_PACKAGES, require_packages
 
     require_packages("training", TRAINING_PACKAGES)
     from pocketdet.training import train as run_training
     from pocketdet.training.processes import rank
 
-    start = settings.start_weights
-    if start is not None and (str(start) in bundled_models() or start.is_dir()):
-        settings = dataclasses.replace(settings, start_weights=find_weights(start))
     result = run_training(data, settings)
     if rank() > 0:
         return

@@ -32,7 +32,7 @@ from pocketdet.training.run import Run
 from pocketdet.training.run_folder import Progress, RunFolder
 from pocketdet.training.settings import TrainSettings
 from pocketdet.training.splits import split_data
-from pocketdet.training.start import describe, gains_from_bf16, load_start, stored_metadata, tell_data
+from pocketdet.training.start import choose_start, describe, gains_from_bf16, load_start, stored_metadata, tell_data
 
 
 def prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[Run, Dataset, Dataset]:
@@ -46,6 +46,7 @@ def prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[Run,
             console.print(note, style="yellow", markup=False, soft_wrap=True)
     else:
         on_first(folder.start)
+        settings = choose_start(settings)
     training, validation = split_data(data, settings)
     tell_data(training, validation, console)
     teacher = load_teacher(settings.teacher, training.class_names) if settings.teacher is not None else None

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,13 +60,20 @@ class RunFolder:
         """Claim the folder for a new run.
 
         Raises:
-            SettingsError: It holds a run already.
+            SettingsError: It holds a run already, or cannot be made or written.
         """
         if self.last.exists() or self.previous.exists():
             raise SettingsError(
                 f"{self.path} holds a run already; go on with it by --resume, or choose another folder by --output"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise SettingsError(
+                f"{self.path} cannot be the folder of a run: {error.strerror}; choose another by --output"
+            ) from error
 
     def save(self, progress: Progress, tensors: dict[str, Any], settings: TrainSettings) -> None:
         """Write ``last.pt`` and keep the one before as ``previous.pt``.

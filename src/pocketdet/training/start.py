@@ -13,6 +13,7 @@ from pocketdet.core.images import read_image
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.records import Dataset
 from pocketdet.errors import DataError
+from pocketdet.loading import bundled_models, bundled_start, find_weights
 from pocketdet.models.balance import balance_scales
 from pocketdet.models.darknet.importing import describe_darknet, read_configuration
 from pocketdet.models.detector import Detector, build_darknet, default_neck, describe_levels
@@ -28,6 +29,8 @@ from pocketdet.training.processes import on_first
 from pocketdet.training.run_folder import RunFolder
 from pocketdet.training.settings import TrainSettings
 
+NO_WEIGHTS = Path("none")
+SHOWN_NAMES = 3
 NORM_PICTURES = 128  # that batch norms are estimated from
 # What a detector and the one that it starts from must share for the boxes to mean the same.
 SAME_DETECTOR = ("width", "neck_width", "neck_convolution", "strides", "configuration")
@@ -43,6 +46,19 @@ def tell_data(training: Dataset, validation: Dataset, console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def choose_start(settings: TrainSettings) -> TrainSettings:
+    """With the file of the start weights, or None for random ones, in place of what the person said or left out."""
+    start = settings.start_weights
+    if start == NO_WEIGHTS:
+        start = None
+    elif start is None:
+        if settings.padding != "same":  # the bundled ones are padded symmetrically
+            start = bundled_start(settings.model, settings.width, settings.neck_width)
+    elif start.is_dir() or str(start) in bundled_models():
+        start = find_weights(start)
+    return dataclasses.replace(settings, start_weights=start)
 
 
 def describe(data: Path, training: Dataset, settings: TrainSettings, console: Console) -> ModelMetadata:
@@ -134,8 +150,10 @@ def load_start(
     """Load the start weights and tell what did not fit."""
     if settings.start_weights is None:
         console.print(
-            "no start weights: the network learns to see from these pictures alone, which takes many more of them",
+            "no start weights: the network learns to see from these pictures alone, which takes many more of them "
+            "(--start-weights gives some; for mobilenet_v2 there are bundled ones)",
             style="yellow",
+            soft_wrap=True,
         )
         return
     report = load_start_weights(detector, settings.start_weights)
@@ -151,9 +169,19 @@ def load_start(
             style="yellow",
             soft_wrap=True,
         )
-    misfits = [*report.mismatched, *(name for name in report.missing if name.startswith("backbone."))]
+    anew = [name for name in report.mismatched if ".classes." in name]
+    if anew:
+        console.print("its class outputs begin anew, because the classes are others")
+    misfits = [name for name in report.mismatched if name not in anew]
+    misfits += [name for name in report.missing if name.startswith("backbone.")]
     if misfits:
-        console.print(f"start weights do not fit: {', '.join(map(str, misfits))}", style="yellow", markup=False)
+        more = f" and {len(misfits) - SHOWN_NAMES} more" if len(misfits) > SHOWN_NAMES else ""
+        console.print(
+            f"start weights do not fit, so these begin at random: {', '.join(misfits[:SHOWN_NAMES])}{more}",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def letterboxed_pictures(training: Dataset, metadata: ModelMetadata) -> Tensor:
