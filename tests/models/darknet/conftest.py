@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pocketdet.models.darknet.weights import write_weights
@@ -39,8 +40,23 @@ def small_cfgs(cfgs):
 
 
 @pytest.fixture(scope="session")
-def random_detector():
-    """Builds a detector from a cfg whose layers all count, with values of a size that layers have."""
+def pictures():
+    """Random pictures with large and small spots, as photographs have them: maps differ from cell to cell."""
+
+    def make(count, size):
+        generator = torch.Generator().manual_seed(count)
+        total = torch.zeros(count, 3, *size)
+        for cells in (2, 4, 8, 16, 32):
+            spots = torch.rand(count, 3, cells, cells, generator=generator) - 0.5
+            total += F.interpolate(spots, size, mode="bilinear")
+        return (total / 2 + 0.5).clamp(0, 1)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_detector(pictures):
+    """Builds a detector from a cfg whose layers all count, with maps and logits as large as a trained one's."""
 
     def build(text):
         torch.manual_seed(0)
@@ -52,10 +68,10 @@ def random_detector():
                 nn.init.normal_(layer.bias, 0, 0.1)
         for head in detector.head.levels:
             for output in (head.boxes, head.objectness, head.classes):
-                nn.init.normal_(output.weight, 0, 0.02)
+                nn.init.normal_(output.weight, 0, 1.5 / output.weight[0].numel() ** 0.5)
                 nn.init.normal_(output.bias)
         with torch.no_grad():
-            detector.train()(torch.rand(2, 3, *detector.backbone.input_size))  # running statistics of real maps
+            detector.train()(pictures(4, detector.backbone.input_size))  # running statistics of real maps
         return detector.eval()
 
     return build

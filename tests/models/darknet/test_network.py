@@ -1,4 +1,7 @@
+import functools
 import math
+import shutil
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -6,6 +9,7 @@ import torch
 from torch import nn
 
 from pocketdet.core.decode import decode_picture
+from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import ModelFileError
 from pocketdet.models import TorchBackend
 from pocketdet.models.darknet.importing import describe_darknet
@@ -14,56 +18,58 @@ from pocketdet.models.darknet.network import read_shape_iou
 from pocketdet.models.detector import build_darknet
 
 OPENCV_EPS = 1e-6  # of its batch norm; darknet's kernels, and so ours, add 1e-5
+SIZE = 128
 
 
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory, small_cfgs, random_detector, ask_opencv):
-    """Of each network: the detector, the raw logits on a random image, and what OpenCV says."""
-    networks = {}
-    for name, text in small_cfgs.items():
-        detector = random_detector(text)
-        networks[name] = text, detector, np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
-    answers = ask_opencv(tmp_path_factory.mktemp("opencv"), networks)
-    found = {}
-    for name, (_, detector, image) in networks.items():
-        for layer in detector.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.eps = OPENCV_EPS
-        with torch.inference_mode():
-            found[name] = detector, detector(torch.from_numpy(image)), answers[name]
-    return found
+class Compared(NamedTuple):
+    """Of one network: what we compute of a picture, level by level as the file has them, and what OpenCV does."""
+
+    metadata: ModelMetadata
+    outputs: list
+    order: list
+    answer: dict
 
 
-def order_of_levels(detector):
-    """Levels as the file has them."""
-    return sorted(range(len(detector.backbone.levels)), key=lambda n: detector.backbone.levels[n].layer)
+@pytest.fixture(scope="module", params=["yolov4", "yolov4_tiny", "yolov3", "mobilenet"])
+def compared(request, tmp_path_factory, cfgs, random_detector, pictures, ask_opencv):
+    """The published networks with all their channels, for 80 classes, on a small picture; one at a time in memory."""
+    make = functools.partial(cfgs.mobilenet, activation="leaky") if request.param == "mobilenet" else None
+    text = (make or getattr(cfgs, request.param))(80, 1.0, SIZE)  # leaky: OpenCV knows no relu6
+    detector, image = random_detector(text), pictures(1, (SIZE, SIZE))
+    folder = tmp_path_factory.mktemp("opencv")
+    answer = dict(ask_opencv(folder, {"full": (text, detector, image.numpy())})["full"])
+    shutil.rmtree(folder)  # up to 250 MB
+    for layer in detector.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eps = OPENCV_EPS
+    with torch.inference_mode():
+        outputs = detector(image)
+    levels = detector.backbone.levels
+    order = sorted(range(len(levels)), key=lambda n: levels[n].layer)
+    return Compared(describe_darknet(detector, [str(n) for n in range(80)]), outputs, order, answer)
 
 
-@pytest.mark.parametrize("name", ["yolov4", "yolov4_tiny", "yolov3", "mobilenet"])
-def test_the_raw_outputs_are_those_of_opencv(name, compared):
-    detector, outputs, answer = compared[name]
-    for number, level in enumerate(order_of_levels(detector)):
-        anchors = outputs[level].objectness.shape[1]
-        raw = torch.cat([part.unflatten(1, (anchors, -1)) for part in outputs[level]], dim=2).flatten(1, 2)
-        assert raw.std() > 0.5
-        np.testing.assert_allclose(raw.numpy(), answer[f"raw{number}"], rtol=0, atol=1e-3)
+def test_the_raw_outputs_of_a_published_network_are_those_of_opencv(compared):
+    for number, level in enumerate(compared.order):
+        anchors = compared.outputs[level].objectness.shape[1]
+        raw = torch.cat([part.unflatten(1, (anchors, -1)) for part in compared.outputs[level]], dim=2).flatten(1, 2)
+        assert raw.std() > 1  # as the logits of a trained network
+        np.testing.assert_allclose(raw.numpy(), compared.answer[f"raw{number}"], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["yolov4", "yolov4_tiny", "yolov3", "mobilenet"])
-def test_the_boxes_are_those_of_opencv(name, compared):
-    detector, outputs, answer = compared[name]
-    metadata = describe_darknet(detector, "abc")
-    levels = [type(level)(*(part.numpy() for part in level)) for level in outputs]
-    found = decode_picture(levels, 0, metadata, 0.35, math.inf, max_detections=10_000)
-    rows = np.concatenate([answer[f"rows{number}"] for number in range(len(levels))])
-    row, class_id = np.nonzero(rows[:, 5:] > 0.35)
-    centre, size = rows[row, :2] * 96, rows[row, 2:4] * 96
+def test_the_boxes_of_a_published_network_are_those_of_opencv(compared):
+    levels = [type(level)(*(part.numpy() for part in level)) for level in compared.outputs]
+    rows = np.concatenate([compared.answer[f"rows{number}"] for number in range(len(levels))])
+    loud = np.sort(rows[:, 5:], axis=None)[-50]
+    row, class_id = np.nonzero(rows[:, 5:] >= loud)
+    centre, size = rows[row, :2] * SIZE, rows[row, 2:4] * SIZE
     theirs = np.column_stack((centre - size / 2, centre + size / 2, rows[row, 5 + class_id], class_id))
+    found = decode_picture(levels, 0, compared.metadata, loud - 1e-3, math.inf, max_detections=10_000)
     ours = np.column_stack((found.boxes, found.scores, found.class_ids))
-    assert len(ours) == len(theirs) >= 10
-    nearest = np.abs(ours[:, None] - theirs).sum(axis=2).argmin(axis=1)
-    assert sorted(nearest) == list(range(len(theirs)))
-    np.testing.assert_allclose(ours, theirs[nearest], rtol=1e-3, atol=0.02)
+    assert np.count_nonzero(found.scores > loud + 1e-3) <= len(theirs) <= len(ours) < 100
+    nearest = np.abs(theirs[:, None] - ours).sum(axis=2).argmin(axis=1)
+    assert len(set(nearest)) == len(theirs)
+    np.testing.assert_allclose(theirs, ours[nearest], rtol=1e-3, atol=0.02)
 
 
 @pytest.mark.parametrize(
