@@ -1,7 +1,9 @@
 """A video file through a detector, drawn and written: frames a second, where the time goes, and whether memory grows.
 
-python benchmarks/video.py VIDEO [--model animals-small] [--frames 300] [--threads 1] [--rounds 3]
-python benchmarks/video.py VIDEO --leak [--frames 10000]
+python benchmarks/video.py [VIDEO] [--model animals-small] [--frames 300] [--threads 1] [--rounds 3]
+python benchmarks/video.py [VIDEO] --leak [--frames 10000]
+
+Without VIDEO one of 1280 x 720 is made from a bundled photo (for --leak of 320 x 180): a camera that pans over it.
 
 Rounds of the overlapped run (three threads: decode, network, draw and encode) alternate with rounds of the same steps
 one after the other, in which the time of each step is taken: CPU time of all threads, so that other work on the machine
@@ -19,9 +21,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import numpy as np
+from av import VideoFrame
+from PIL import Image
+
 from pocketdet.core.letterbox import Letterbox
 from pocketdet.core.yuv import draw_boxes
-from pocketdet.loading import load
+from pocketdet.loading import ASSETS, load
 from pocketdet.runtime.drawn_video import DrawnVideo, paint_detections
 from pocketdet.runtime.predictor import IOU_THRESHOLD, SCORE_THRESHOLD, Predictor
 from pocketdet.runtime.video import Frame, VideoFile, VideoWriter
@@ -29,6 +35,21 @@ from pocketdet.runtime.video_detection import detect_frames
 
 STEPS = ("decode", "shrink", "network, boxes", "draw", "encode")
 GROWTH = 0.5  # MiB in 1000 frames; one lost 720p frame in 1000 would be 1.3
+
+
+def make_video(path: Path, size: tuple[int, int]) -> Path:
+    """Two seconds, of (height, width), with a camera's noise."""
+    with Image.open(ASSETS / "astronaut.jpg") as photo:
+        wide = photo.convert("RGB").resize((size[1] * 5 // 4, size[1] * 5 // 4), Image.Resampling.BICUBIC)
+    noise = np.random.default_rng(0).normal(0, 4, (*size, 3))
+    writer = VideoWriter(path)
+    for n in range(60):
+        left, top = n * size[1] // 4 // 60, size[1] // 8
+        window = np.asarray(wide.crop((left, top, left + size[1], top + size[0])))
+        pixels = np.clip(window + np.roll(noise, 37 * n), 0, 255).astype(np.uint8)
+        writer.write(VideoFrame.from_ndarray(pixels, format="rgb24"), n / 30)
+    writer.close()
+    return path
 
 
 class Looped:
@@ -113,7 +134,7 @@ def watch_memory(predictor: Predictor, video: Looped, target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("video", type=Path)
+    parser.add_argument("video", type=Path, nargs="?")
     parser.add_argument("--model", default="animals-small")
     parser.add_argument("--frames", type=int)
     parser.add_argument("--threads", type=int, default=1)
@@ -121,8 +142,9 @@ def main() -> None:
     parser.add_argument("--leak", action="store_true")
     wish = parser.parse_args()
     predictor = load(wish.model, wish.threads)
-    video = Looped(wish.video, wish.frames or (10_000 if wish.leak else 300))
     with tempfile.TemporaryDirectory() as folder:
+        path = wish.video or make_video(Path(folder) / "pan.mp4", (180, 320) if wish.leak else (720, 1280))
+        video = Looped(path, wish.frames or (10_000 if wish.leak else 300))
         target = Path(folder) / "drawn.mp4"
         if wish.leak:
             watch_memory(predictor, video, target)
@@ -131,9 +153,9 @@ def main() -> None:
         for _ in range(wish.rounds):
             overlapped.append(run_overlapped(predictor, video, target))
             in_turn.append(run_in_turn(predictor, video, target, times))
-    height, width = next(iter(video)).size
+        height, width = next(iter(video)).size
     rates = [statistics.median(rates) for rates in (overlapped, in_turn)]
-    print(f"{wish.video.name}, {width} x {height}, {wish.model}, {wish.threads} thread(s) of the network, "
+    print(f"{path.name}, {width} x {height}, {wish.model}, {wish.threads} thread(s) of the network, "
           f"{os.cpu_count()} cores, medians of {wish.rounds} rounds of {video.expected_frames} frames")  # fmt: skip
     print(f"overlapped {rates[0]:.1f} frames/s, in turn {rates[1]:.1f}, ratio {rates[0] / rates[1]:.2f}")
     per_frame = {step: 1000 * seconds / wish.rounds / video.expected_frames for step, seconds in times.items()}

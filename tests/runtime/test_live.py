@@ -192,7 +192,7 @@ def start_rtsp_server(client_port, source_port):
     addresses = ["--client_listen_address", "127.0.0.1", "--source_listen_address", "127.0.0.1"]
     ports = ["--clientport", str(client_port), "--serverport", str(source_port)]
     process = subprocess.Popen([RTSP_SERVER, *ports, *addresses], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(100):
+    for _ in range(600):
         with suppress(OSError), socket.create_connection(("127.0.0.1", source_port), 1):
             return process
         time.sleep(0.05)
