@@ -1,6 +1,9 @@
 """Files with the names of Keras and TF-slim against a forward pass written here, with TensorFlow's SAME padding."""
 
+import hashlib
 import math
+import shutil
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch.nn.functional as F
 
 from pocketdet.errors import MissingExtraError, ModelFileError
 from pocketdet.models import build_backbone, build_detector, load_start_weights, read_start_weights_info
+from pocketdet.models.import_tensorflow import read_tensorflow
 
 h5py = pytest.importorskip("h5py")
 
@@ -38,6 +42,7 @@ KERAS_3_V3 = Names(  # Keras 3 knows no depthwise_kernel
 SLIM_V1 = Names("Conv2d_0", "{}/BatchNorm", "", "Conv2d_{n}_{layer}", "weights", "depthwise_weights", "biases")
 SLIM = Names("Conv", *KERAS_V3[1:4], "weights", "depthwise_weights", "biases")
 SLIM_LAYERS = {"dw": "depthwise", "pw": "pointwise"}
+CHECKPOINT = Path(__file__).parent / "tf_checkpoint"
 RE6, HS = (lambda x: x.clamp(0, 6)), F.hardswish
 
 
@@ -241,6 +246,55 @@ def test_another_width_is_refused(slim_v2, tmp_path):
     np.savez(tmp_path / "v2.npz", **slim_v2)
     with pytest.raises(ModelFileError, match="choose start weights of the same backbone and width"):
         load_start_weights(build_backbone("mobilenet_v2", 0.75, "same"), tmp_path / "v2.npz")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Written by TensorFlow itself, see its README.md; a copy."""
+    for file in CHECKPOINT.glob("v1.ckpt.*"):
+        shutil.copyfile(file, tmp_path / file.name)
+    return tmp_path / "v1.ckpt.index"
+
+
+@pytest.mark.parametrize("name", ["v1.ckpt", "v1.ckpt.index"])
+def test_of_a_checkpoint_the_same_is_read_as_tensorflow_reads(name):
+    variables = {key: tensor.numpy() for key, tensor in read_tensorflow(CHECKPOINT / name).items()}
+    found = [
+        f"{key} {array.dtype} {'x'.join(map(str, array.shape))} {hashlib.sha256(array.tobytes()).hexdigest()[:16]}"
+        for key, array in sorted(variables.items())
+    ]
+    assert found == (CHECKPOINT / "read_by_tensorflow.txt").read_text().splitlines()
+
+
+def test_a_checkpoint_fills_a_backbone(checkpoint):
+    info = read_start_weights_info(checkpoint)
+    assert info[:3] == ("same", (0.5,) * 3, (0.5,) * 3)
+    report = load_start_weights(build_backbone("mobilenet_v1", 0.005, "same"), checkpoint)
+    assert (report.missing, report.mismatched) == ((), ())
+    assert report.unexpected == ("global_step", "half")
+
+
+def test_a_damaged_checkpoint_is_a_clear_error(checkpoint):
+    whole, data = checkpoint.read_bytes(), checkpoint.with_name("v1.ckpt.data-00000-of-00001")
+    for count in range(0, len(whole), 53):
+        checkpoint.write_bytes(whole[:count])
+        with pytest.raises(ModelFileError, match="no whole checkpoint of TensorFlow: its end is not that of an index"):
+            read_tensorflow(checkpoint)
+        changed = bytearray(whole)
+        changed[count] ^= 1 << count % 8
+        checkpoint.write_bytes(changed)
+        if count < len(whole) - 48:  # of the footer some bytes are not read
+            with pytest.raises(ModelFileError, match="the checksum of the block at"):
+                read_tensorflow(checkpoint)
+    checkpoint.write_bytes(whole)
+    data.write_bytes(data.read_bytes()[:-100])
+    with pytest.raises(ModelFileError, match=r"v1.ckpt.data-00000-of-00001 has 11314 bytes; .* it is cut"):
+        read_tensorflow(checkpoint)
+    data.unlink()
+    with pytest.raises(ModelFileError, match=r"No such file or directory: .*v1.ckpt.data-00000-of-00001"):
+        read_tensorflow(checkpoint)
+    with pytest.raises(ModelFileError, match=r"other.ckpt.index: No such file.*other.ckpt.data-00000-of-00001"):
+        read_tensorflow(checkpoint.with_name("other.ckpt"))
 
 
 class Trap:

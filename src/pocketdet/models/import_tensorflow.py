@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from pocketdet.errors import MissingExtraError, ModelFileError
 from pocketdet.models.roles import Role, find_roles, norm_of
+from pocketdet.models.tensorflow_checkpoint import SUFFIXES as CHECKPOINT_SUFFIXES
+from pocketdet.models.tensorflow_checkpoint import read_checkpoint
 
 EPS = 1e-3
 H5_SUFFIXES = (".h5", ".hdf5")
-SUFFIXES = (*H5_SUFFIXES, ".npz")
+SUFFIXES = (*H5_SUFFIXES, *CHECKPOINT_SUFFIXES, ".npz")
 OF_CONVOLUTION = {
     "kernel": "weight",
     "weights": "weight",
@@ -54,19 +56,23 @@ def read_tensorflow(path: str | Path) -> dict[str, Tensor]:
     """Variables by name, as ``layer/kind``; nothing in the file is executed.
 
     Args:
-        path: An ``.h5`` file of Keras, weights or whole model, or an ``.npz`` file of variables by name.
+        path: An ``.h5`` file of Keras, weights or whole model, the ``.index`` file of a checkpoint (or its name without
+            that, if it ends with ``.ckpt``), or an ``.npz`` file of variables by name.
 
     Raises:
         ModelFileError: Missing, cut, of another kind, or something in it is no array of numbers.
         MissingExtraError: An ``.h5`` file needs h5py.
     """
-    if not Path(path).exists():
+    if Path(path).suffix in CHECKPOINT_SUFFIXES:
+        arrays: Mapping[str, Any] = read_checkpoint(Path(path))
+    elif not Path(path).exists():
         raise ModelFileError(f"{path}: there is no such file")
-    arrays = _read_h5(path) if Path(path).suffix in H5_SUFFIXES else _read_npz(path)
+    else:
+        arrays = _read_h5(path) if Path(path).suffix in H5_SUFFIXES else _read_npz(path)
     for name, array in arrays.items():
         if array.dtype.kind not in "fiu":
             raise ModelFileError(f"{path}: {name} is no array of numbers but of {array.dtype}; expected weights alone")
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    return {name: torch.from_numpy(np.asarray(array, order="C")) for name, array in arrays.items()}
 
 
 def from_tensorflow(variables: Mapping[str, Tensor], features: nn.Sequential) -> dict[str, Tensor]:

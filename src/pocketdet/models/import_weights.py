@@ -124,7 +124,8 @@ def load_start_weights(network: nn.Module, path: str | Path) -> Report:
         network: A ``Detector``, ``Backbone`` or ``Classifier``.
         path: ``.safetensors``; a float ``.onnx`` file that pocketdet exported, whose batch norms change nothing
             (``estimate_norms`` makes them anew); a state dict as ``.pth``, ``.pt`` or ``.bin``; an ``.h5`` file of
-            Keras; or an ``.npz`` file of TensorFlow's variables by name. Nothing in it is executed.
+            Keras; a checkpoint of TensorFlow, by its ``.index`` file; or an ``.npz`` file of its variables by name.
+            Nothing in it is executed.
 
     Raises:
         ModelFileError: Missing, cut, of another kind, or nothing in it fits.

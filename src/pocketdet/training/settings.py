@@ -65,8 +65,8 @@ class TrainSettings:
             default those of the same detector given as start weights, else YOLOv4's.
         ema: Decay of the average of the weights; 0 is off.
         start_weights: Weights of the backbone or of a whole detector: the name of a bundled one, the folder of a run,
-            .safetensors, an exported float .onnx, a state dict as .pth, Keras' .h5, or TensorFlow's variables by name
-            as .npz; or none. By default a bundled detector with this backbone and width, where there is one.
+            .safetensors, an exported float .onnx, a state dict as .pth, Keras' .h5, a TensorFlow checkpoint's
+            .index; or none. By default a bundled detector with this backbone and width, where there is one.
         teacher: A larger pocketdet detector with the same classes to learn from, besides the labels: a .safetensors
             checkpoint or the folder of a training run.
         teacher_weight: Of the teacher's term in the loss.
