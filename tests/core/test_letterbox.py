@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pocketdet.core.letterbox import Letterbox
+from pocketdet.loading import ASSETS
 
 GREY = (114, 114, 114)
 sides = st.integers(1, 3000)
@@ -122,3 +123,12 @@ def test_pixels_and_boxes_move_alike(row, column):
     seen = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
     box = letterbox.to_input(np.array([[column, row, column + 16, row + 8]], np.float32))[0]
     np.testing.assert_allclose(seen, box, atol=1)
+
+
+def test_a_large_picture_looks_as_if_it_were_resized_at_once():
+    with Image.open(ASSETS / "chelsea.jpg") as photo:
+        large = photo.convert("RGB").resize((1804, 1200), Image.Resampling.BICUBIC)
+    at_once = np.asarray(large.resize((320, 213), Image.Resampling.BILINEAR)).astype(int)
+    ours = Letterbox((1200, 1804), (320, 320)).apply(large, GREY)[53 : 53 + 213].astype(int)
+    assert 0 < np.abs(ours - at_once).mean() < 1
+    assert np.abs(ours.mean(axis=(0, 1)) - at_once.mean(axis=(0, 1))).max() < 0.1

@@ -12,7 +12,7 @@ from PIL import Image
 from pocketdet.core.decode import NMS_OVERLAPS, Nms
 from pocketdet.core.detections import Detections
 from pocketdet.core.images import read_image, read_picture
-from pocketdet.core.letterbox import Letterbox
+from pocketdet.core.letterbox import MARGIN, Letterbox
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.records import Record
 from pocketdet.errors import ImageError, SettingsError
@@ -29,9 +29,6 @@ SCORE_THRESHOLD = 0.3
 IOU_THRESHOLD = 0.5  # on pictures held out of a training: AP50 1.5 points above 0.6's, AP equal
 EVALUATION_SCORE_THRESHOLD = 0.001  # average precision looks at the whole curve, so nearly everything has to be kept
 SMALLEST_TILE = 32  # pixels
-# JPEGs are decoded at least so many times as large as they lie in the network's input. Nearer to 1 they come out
-# sharper than the letterbox would have made them: AP is the same, boxes move by a pixel or two (docs/predicting.md).
-DECODE_MARGIN = 1.5
 
 
 class Prepared(NamedTuple):
@@ -260,7 +257,7 @@ class Predictor:
     def _enough(self, full: tuple[int, int]) -> tuple[int, int]:
         """(height, width) that a JPEG of this size has to be decoded at least."""
         height, width = self.metadata.letterbox(full).resized
-        return int(DECODE_MARGIN * height), int(DECODE_MARGIN * width)
+        return int(MARGIN * height), int(MARGIN * width)
 
     def _letterboxed(self, picture: Pixels | Image.Image, size: tuple[int, int]) -> Prepared:
         letterbox = self.metadata.letterbox(size)
