@@ -10,7 +10,7 @@ import torch
 from pocketdet.core.metadata import YOLOV4_ANCHORS, ModelMetadata
 from pocketdet.errors import ModelFileError, SettingsError
 from pocketdet.models.checkpoint import save_detector
-from pocketdet.models.detector import Detector, build_from_metadata
+from pocketdet.models.detector import Detector, build_from_metadata, describe_levels
 from pocketdet.training import TrainSettings, train
 from pocketdet.training.assigner import Targets
 from pocketdet.training.distillation import Student, TaughtLoss, TaughtLosses, Teacher, load_teacher
@@ -133,11 +133,34 @@ def test_a_teacher_of_other_classes_is_refused_and_both_lists_are_named(tmp_path
         load_teacher(teacher, CLASSES)
 
 
-def test_a_teacher_of_other_anchors_is_refused(tmp_path: Path) -> None:
+def test_a_teacher_of_other_anchors_teaches_by_its_features_alone(
+    drawn_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     anchors = (*YOLOV4_ANCHORS[:2], ((1, 2), (3, 4), (5, 6)))
-    teacher = write_teacher(tmp_path / "t.safetensors", dataclasses.replace(LARGER, anchors=anchors))
-    with pytest.raises(SettingsError, match="has the anchors"):
-        Student(build_from_metadata(DESCRIPTION), load_teacher(teacher, CLASSES), DESCRIPTION)
+    path = write_teacher(tmp_path / "t.safetensors", dataclasses.replace(LARGER, anchors=anchors))
+    teacher, detector = load_teacher(path, CLASSES), build_from_metadata(DESCRIPTION).eval()
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    student = Student(detector, teacher, DESCRIPTION)
+    lesson, expected = student(images), 0.0
+    for ours, theirs, output in zip(lesson.features, lesson.teacher_features, lesson.teacher_outputs, strict=True):
+        cosine = torch.nn.functional.cosine_similarity(ours, theirs)
+        expected += float((output.objectness.sigmoid().amax(1) * (1 - cosine)).sum().detach())
+    loss = TaughtLoss(DetectionLoss(DESCRIPTION), DESCRIPTION, teacher.metadata, 1.0)
+    targets = Targets(torch.tensor([[8.0, 8, 40, 40]]), torch.tensor([1]), torch.tensor([0]))
+    found = loss(lesson, targets)
+    assert float((found.teacher * found.positives).detach()) == pytest.approx(expected, rel=1e-3)
+    assert expected > 0.1
+    train(drawn_voc, dataclasses.replace(SMALL, epochs=1, teacher=path, output=tmp_path / "run"))
+    assert "the teacher has other anchors than this run" in capsys.readouterr().err
+    (row,) = csv.DictReader((tmp_path / "run/results.csv").read_text().splitlines())
+    assert float(row["teacher_loss"]) > 0
+
+
+def test_a_teacher_of_other_strides_is_refused(tmp_path: Path) -> None:
+    tiny = describe_levels(dataclasses.replace(LARGER, backbone="cspdarknet53_tiny", neck_activation="leaky"))
+    path = write_teacher(tmp_path / "t.safetensors", tiny)
+    with pytest.raises(SettingsError, match=r"has the strides \(16, 32\), and this run has \(8, 16, 32\)"):
+        Student(build_from_metadata(DESCRIPTION), load_teacher(path, CLASSES), DESCRIPTION)
 
 
 def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 After Chen et al. 2017, "Learning efficient object detection models with knowledge distillation": a term for the
 outputs and one for the features. Places count by the teacher's objectness, as in Mehta and Ozturk (1712.05274),
-so that the background does not drown the objects.
+so that the background does not drown the objects. Outputs are compared place by place, which takes the same anchors; a
+teacher with others teaches by its features alone.
 """
 
 import dataclasses
@@ -113,18 +114,16 @@ class Student(nn.Module):
         metadata: Of the student.
 
     Raises:
-        SettingsError: The teacher's anchors or strides are others.
+        SettingsError: The teacher's strides are others.
     """
 
     def __init__(self, detector: Detector, teacher: Teacher, metadata: ModelMetadata) -> None:
         super().__init__()
-        for name in ("anchors", "strides"):
-            ours, theirs = getattr(metadata, name), getattr(teacher.metadata, name)
-            if ours != theirs:
-                raise SettingsError(
-                    f"{teacher.path} has the {name} {theirs}, and this run has {ours}; boxes are compared place by "
-                    "place, so both must have the same: choose another teacher, or train with its anchors"
-                )
+        if metadata.strides != teacher.metadata.strides:
+            raise SettingsError(
+                f"{teacher.path} has the strides {teacher.metadata.strides}, and this run has {metadata.strides}; "
+                "levels are compared one by one, so both must have the same: choose another teacher or another --model"
+            )
         self.detector = detector
         self.adapters = nn.ModuleList(
             nn.Identity() if ours == theirs else nn.Conv2d(ours, theirs, 1, bias=False)
@@ -150,11 +149,12 @@ class TaughtLoss(nn.Module):
     It is a sum over places like the other terms: CIoU of the two boxes, divergence of the class probabilities, and
     the distance of the two feature vectors' directions, each times the teacher's objectness; and the divergence of the
     objectness itself, where quiet places count little, as in ``DetectionLoss``. So it fits the division by positives.
+    Of a teacher with other anchors only the features count.
 
     Args:
         by_labels: The other terms.
         metadata: Of the student.
-        teacher: Its grid sensitivity may be another.
+        teacher: Its grid sensitivity and anchors may be others.
         weight: Of the teacher's term.
     """
 
@@ -168,6 +168,7 @@ class TaughtLoss(nn.Module):
         self.strides = metadata.strides
         self.scales = tuple(zip(metadata.scale_xy, teacher.scale_xy, strict=True))
         self.weight = weight
+        self.has_teachers_anchors = metadata.anchors == teacher.anchors
         self.register_buffer("anchors", torch.tensor(metadata.anchors, dtype=torch.float32), persistent=False)
 
     def forward(self, lesson: Lesson, targets: Targets) -> TaughtLosses:
@@ -183,6 +184,11 @@ class TaughtLoss(nn.Module):
         """The teacher's term of one level, summed over its places."""
         logits, teacher_logits = output.objectness.float(), teacher.objectness.float()  # (B, A, H, W)
         weight = teacher_logits.sigmoid()
+        apart = normalize(features.float(), dim=1) - normalize(teacher_features.float(), dim=1)  # (B, C, H, W)
+        feature = (weight.amax(dim=1) * apart.square().sum(dim=1) / 2).sum()  # 1 - cosine, for directions
+        if not self.has_teachers_anchors:
+            return feature
+
         loudness = torch.maximum(logits.detach(), teacher_logits).sigmoid().sqrt()
         objectness = (loudness * divergence(logits, teacher_logits)).sum()
 
@@ -194,9 +200,6 @@ class TaughtLoss(nn.Module):
             self._boxes(part, level, scale) for part, scale in zip((output, teacher), self.scales[level], strict=True)
         )
         box = (weight.flatten() * (1 - complete_iou(boxes, teacher_boxes))).sum()
-
-        apart = normalize(features.float(), dim=1) - normalize(teacher_features.float(), dim=1)  # (B, C, H, W)
-        feature = (weight.amax(dim=1) * apart.square().sum(dim=1) / 2).sum()  # 1 - cosine, for directions
         return BOX_WEIGHT * box + objectness + classes + feature
 
     def _boxes(self, output: HeadOutput, level: int, scale_xy: float) -> Tensor:
@@ -230,7 +233,7 @@ def build_learner(
         weight: Of the teacher's term.
 
     Raises:
-        SettingsError: The teacher's anchors or strides are not the detector's.
+        SettingsError: The teacher's strides are not the detector's.
     """
     if teacher is None or weight == 0:
         return Learner(detector, loss, nn.ModuleList())

@@ -14,7 +14,7 @@ from pocketdet.models.detector import build_from_metadata
 from pocketdet.training.augment import Plan
 from pocketdet.training.batch_size import settle
 from pocketdet.training.cross_batch_norm import cross_batch_norms
-from pocketdet.training.distillation import build_learner, check_same_teacher, load_teacher
+from pocketdet.training.distillation import TaughtLoss, build_learner, check_same_teacher, load_teacher
 from pocketdet.training.gpu import GpuPictures, fits
 from pocketdet.training.loader import EpochBatches, TrainingPictures, TrainingPlans, build_loader
 from pocketdet.training.loss import build_loss
@@ -76,6 +76,9 @@ def prepare(data: Path, settings: TrainSettings, console: Console) -> tuple[Run,
     batches = EpochBatches(len(training.records), settings.batch_size, settings.seed, rank(), num_processes())
     loader, gpu_pictures = _load_pictures(training, settings, metadata, batches, fabric.device)
     learner = build_learner(detector, metadata, teacher, loss, settings.teacher_weight)
+    if isinstance(learner.loss, TaughtLoss) and not learner.loss.has_teachers_anchors:
+        told = "the teacher has other anchors than this run: it teaches by its features alone"
+        console.print(told, style="yellow", soft_wrap=True)
     optimizer = build_optimizer(detector, settings)
     if adapting := list(learner.adapters.parameters()):
         optimizer.add_param_group({"params": adapting, "weight_decay": settings.weight_decay, "factor": 1.0})
