@@ -6,11 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Before it is resized, a picture is made smaller by a whole number (a JPEG by its decoder, another by means of squares)
-# as long as it stays so many times as large as it lies in the input. Nearer to 1 a JPEG comes out sharper than
-# resizing alone makes it: AP is the same, boxes move by a pixel or two (docs/predicting.md).
-MARGIN = 1.5
-
 
 @dataclasses.dataclass(frozen=True)
 class Letterbox:
@@ -44,13 +39,17 @@ class Letterbox:
         """(top, left) bar, in input pixels."""
         return (self.input_size[0] - self.resized[0]) // 2, (self.input_size[1] - self.resized[1]) // 2
 
-    def apply(self, image: NDArray[np.uint8] | Image.Image, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    def apply(
+        self, image: NDArray[np.uint8] | Image.Image, colour: tuple[int, int, int], margin: float | None = None
+    ) -> NDArray[np.uint8]:
         """Resize and pad.
 
         Args:
             image: ``(H, W, 3)`` RGB, or Pillow's RGB picture, of any size with the same proportions as ``image_size``
                 (a JPEG may have been decoded at a reduced scale).
             colour: RGB of the bars.
+            margin: First make the picture smaller by means of squares, which is fast, as long as it stays so many times
+                as large as it will lie in the input; by default it is resized at once.
 
         Returns:
             ``(input height, input width, 3)`` RGB.
@@ -62,7 +61,7 @@ class Letterbox:
         if isinstance(image, np.ndarray) and image.shape[:2] != (height, width):
             image = Image.fromarray(image)
         if isinstance(image, Image.Image):
-            image = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=MARGIN))
+            image = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=margin))
         canvas[top : top + height, left : left + width] = image
         return canvas
 

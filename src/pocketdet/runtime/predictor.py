@@ -12,7 +12,7 @@ from PIL import Image
 from pocketdet.core.decode import NMS_OVERLAPS, Nms
 from pocketdet.core.detections import Detections
 from pocketdet.core.images import read_image, read_picture
-from pocketdet.core.letterbox import MARGIN, Letterbox
+from pocketdet.core.letterbox import Letterbox
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.datasets.records import Record
 from pocketdet.errors import ImageError, SettingsError
@@ -29,6 +29,10 @@ SCORE_THRESHOLD = 0.3
 IOU_THRESHOLD = 0.5  # on pictures held out of a training: AP50 1.5 points above 0.6's, AP equal
 EVALUATION_SCORE_THRESHOLD = 0.001  # average precision looks at the whole curve, so nearly everything has to be kept
 SMALLEST_TILE = 32  # pixels
+# Before it is resized, a picture is made smaller by a whole number (a JPEG by its decoder, another by means of squares)
+# as long as it stays so many times as large as it lies in the network's input. Nearer to 1 a JPEG comes out sharper
+# than resizing alone makes it: AP is the same, boxes move by a pixel or two (docs/predicting.md).
+MARGIN = 1.5
 
 
 class Prepared(NamedTuple):
@@ -261,7 +265,7 @@ class Predictor:
 
     def _letterboxed(self, picture: Pixels | Image.Image, size: tuple[int, int]) -> Prepared:
         letterbox = self.metadata.letterbox(size)
-        return Prepared(letterbox.apply(picture, self.metadata.padding_colour), letterbox)
+        return Prepared(letterbox.apply(picture, self.metadata.padding_colour, MARGIN), letterbox)
 
 
 class _Wish(NamedTuple):
