@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -5,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import ModelFileError
 from pocketdet.export import int8, onnx_file, openvino_file
 from pocketdet.export.conversion import Conversion
+from pocketdet.export.levelled import LevelledToLogits
+from pocketdet.export.watch import watch
 from pocketdet.models.detector import Detector, build_from_metadata
 from pocketdet.runtime.backends import OnnxBackend, open_backend
 
@@ -48,6 +52,22 @@ def test_a_quantised_graph_has_byte_weights_and_no_stale_types(floats: Path, byt
     assert len(stored) > 60
 
 
+def test_a_torch_network_takes_the_levelled_weights_and_computes_what_the_graph_computes(
+    floats: Path, build_seasoned: Callable[[ModelMetadata], Detector]
+):
+    model = onnx.load(floats)
+    names = [output.name for output in model.graph.output]
+    [before] = watch(model, names, PICTURES[:1])
+    int8.level_channels(model, PICTURES, lambda line: None)
+    [expected] = watch(model, names, PICTURES[:1])
+    network = LevelledToLogits(build_seasoned(METADATA), model.graph)
+    with torch.inference_mode():
+        found = network(torch.from_numpy(PICTURES[:1]).float() - network.grey)
+    for name, values in zip(names, found, strict=True):
+        np.testing.assert_allclose(values.numpy(), expected[name], atol=1e-4)
+        assert np.abs(before[name] - expected[name]).max() < 0.1  # the border, where zeros are another grey
+
+
 def test_outputs_stay_near_those_of_the_float_file(floats: Path, bytes_: tuple[Path, list[str]]):
     expected, found = (OnnxBackend(path).run(PICTURES[:2]) for path in (floats, bytes_[0]))
     for ours, theirs in zip(expected, found, strict=True):
@@ -60,8 +80,8 @@ def test_outputs_stay_near_those_of_the_float_file(floats: Path, bytes_: tuple[P
 @pytest.fixture
 def openvino_model(monkeypatch: pytest.MonkeyPatch, bytes_: tuple[Path, list[str]], tmp_path: Path) -> Path:
     pytest.importorskip("openvino")
-    monkeypatch.setattr(onnx_file, "write_graph", lambda conversion, path: path.write_bytes(bytes_[0].read_bytes()))
-    openvino_file.write(Conversion(build_from_metadata(METADATA), METADATA), tmp_path / "model.xml")
+    monkeypatch.setattr(onnx_file, "build_graph", lambda conversion: onnx.load(bytes_[0]))
+    openvino_file.write(Conversion(build_from_metadata(METADATA), METADATA, "int8"), tmp_path / "model.xml")
     return tmp_path / "model.xml"
 
 
@@ -75,6 +95,14 @@ def test_openvino_computes_what_onnx_runtime_computes_of_the_same_graph(
             assert a.shape == b.shape
             assert np.sqrt(np.square(a - b).mean()) < 0.3
     assert open_backend(openvino_model).metadata == METADATA
+
+
+def test_openvinos_graph_is_not_spelt_out_node_by_node(openvino_model: Path):
+    graph = openvino_model.read_text(encoding="utf-8")
+    assert graph.count('type="FakeQuantize"') > 60
+    assert not re.findall('type="(ShapeOf|Broadcast|Minimum|Maximum)"', graph)
+    assert graph.count('element_type="i8"') == 110  # convolutions
+    assert 'element_type="i32"' not in graph
 
 
 @pytest.mark.parametrize("name", ["model.bin", "model.xml", "model.xml.json"])

@@ -32,7 +32,11 @@ class BytesToLogits(nn.Module):
 
     def from_planes(self, images: Tensor) -> tuple[Tensor, ...]:
         """``(B, 3, H, W)`` float, 0 to 255, to the nine raw outputs."""
-        levels = self.head(self.neck(self.backbone(images - self.offset)))
+        return self.from_centred(images - self.offset)
+
+    def from_centred(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, H, W)`` float, less the mean, to the nine raw outputs."""
+        levels = self.head(self.neck(self.backbone(images)))
         return tuple(tensor for level in levels for tensor in level)
 
 

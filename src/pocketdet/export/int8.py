@@ -1,6 +1,6 @@
 """A float ONNX graph becomes one that computes with 8-bit integers, as far as that costs little."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -30,11 +30,8 @@ def to_int8(model: onnx.ModelProto, pictures: NDArray[np.uint8], tell: Callable[
         pictures: ``(N, H, W, 3)`` letterboxed RGB.
         tell: Takes lines on what is done, and a table of what stays in float.
     """
-    tell(f"int8: equalising the channels on {min(len(pictures), PEAK_PICTURES)} pictures")
     judge, quick_judge = (_Judge(model, _spread(pictures, most)) for most in (JUDGE_PICTURES, SEARCH_PICTURES))
-    _give_biases(model)
-    _round_mean(model)
-    equalise(model, measure_peaks(model, _spread(pictures, PEAK_PICTURES)))
+    level_channels(model, pictures, tell)
     tell(f"int8: measuring how large values become on {len(pictures)} pictures")
     statistics = measure(model, pictures, lambda done: tell(f"int8: {done} of {len(pictures)} pictures"))
     names = list(statistics.ranges)
@@ -55,6 +52,14 @@ def to_int8(model: onnx.ModelProto, pictures: NDArray[np.uint8], tell: Callable[
     return result
 
 
+def level_channels(model: onnx.ModelProto, pictures: NDArray[np.uint8], tell: Callable[[str], None]) -> None:
+    """Scale the channels of a float graph and shift its pixels, so that bytes hold both well; see ``to_int8``."""
+    tell(f"int8: equalising the channels on {min(len(pictures), PEAK_PICTURES)} pictures")
+    _give_biases(model)
+    _round_mean(model)
+    equalise(model, measure_peaks(model, _spread(pictures, PEAK_PICTURES)))
+
+
 class _Judge:
     """How far the raw outputs of a graph are from those of the float one, where an object may be.
 
@@ -69,17 +74,27 @@ class _Judge:
         self._truth = list(watch(model, self._names, pictures))
 
     def error(self, model: onnx.ModelProto) -> float:
-        """Root of the mean square over all logits, each weighed by the objectness of its cell."""
-        total = weight = 0.0
-        for truth, values in zip(self._truth, watch(model, self._names, self._pictures), strict=True):
-            for name in self._names:
-                level = name.rpartition("_")[2]
-                objectness = sigmoid(truth[f"objectness_{level}"])[:, :, None]  # (B, A, 1, H, W)
-                batch, num_anchors, _, height, width = objectness.shape
-                square = np.square(truth[name] - values[name]).reshape(batch, num_anchors, -1, height, width)
-                total += float((square.mean(axis=2, keepdims=True) * objectness).sum())
-                weight += float(objectness.sum())
-        return float(np.sqrt(total / weight))
+        """As ``logits_error``."""
+        return logits_error(self._truth, watch(model, self._names, self._pictures))
+
+
+def logits_error(truths: Iterable[Mapping[str, Floats]], pictures: Iterable[Mapping[str, Floats]]) -> float:
+    """Root of the mean square of the difference of all logits, each weighed by the objectness of its cell.
+
+    Args:
+        truths: Of each picture the outputs by their names, ``(1, C, H, W)``.
+        pictures: The same, of the network that is judged.
+    """
+    total = weight = 0.0
+    for truth, values in zip(truths, pictures, strict=True):
+        for name in truth:
+            level = name.rpartition("_")[2]
+            objectness = sigmoid(truth[f"objectness_{level}"])[:, :, None]  # (B, A, 1, H, W)
+            batch, num_anchors, _, height, width = objectness.shape
+            square = np.square(truth[name] - values[name]).reshape(batch, num_anchors, -1, height, width)
+            total += float((square.mean(axis=2, keepdims=True) * objectness).sum())
+            weight += float(objectness.sum())
+    return float(np.sqrt(total / weight))
 
 
 def _tell_table(
@@ -113,15 +128,15 @@ def _give_biases(model: onnx.ModelProto) -> None:
 
 
 def _round_mean(model: onnx.ModelProto) -> None:
-    """Subtract whole numbers from the pixels, so that bytes hold the difference; the first bias takes up the rest.
+    """Subtract one whole number from all pixels, so that bytes hold the difference; the first bias takes up the rest.
 
-    Where the convolution pads with zeros that is wrong, by less than half a grey level.
+    Where the convolution pads with zeros that is wrong, by the rest: ten grey levels with ImageNet's mean.
     """
     arrays = {tensor.name: tensor for tensor in model.graph.initializer}
     subtraction = next(node for node in model.graph.node if node.op_type == "Sub")
     stem = next(node for node in model.graph.node if node.op_type == "Conv")
     mean, weight, bias = (onnx.numpy_helper.to_array(arrays[name]) for name in (subtraction.input[1], *stem.input[1:]))
-    whole = np.round(mean)
+    whole = np.full_like(mean, np.round(mean.mean()))
     bias = bias + weight.sum(axis=(2, 3)) @ (whole - mean).reshape(-1)
     for name, array in ((subtraction.input[1], whole), (stem.input[2], bias)):
         arrays[name].CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float32), name))

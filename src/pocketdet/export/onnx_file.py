@@ -37,33 +37,32 @@ def write(conversion: Conversion, path: Path) -> None:
     Raises:
         MissingExtraError: onnx or onnxscript is missing.
     """
-    write_graph(conversion, path)
+    import onnx  # present: find_exporter has looked
+
+    onnx.save(build_graph(conversion), path)
     if conversion.precision == "half":
         _halve_weights(path)
     update_metadata(path, conversion.metadata)
 
 
-def write_graph(conversion: Conversion, path: Path) -> None:
-    """Write the network without metadata: in float, or with 8-bit integers; arguments as ``write``.
+def build_graph(conversion: Conversion) -> "onnx.ModelProto":
+    """The network without metadata: in float, or with 8-bit integers.
 
     Behind it, where that is asked for, stands what makes boxes of its outputs, in float.
     """
-    import onnx  # present: find_exporter has looked
-
     from pocketdet.export.int8 import to_int8  # imports onnx
 
-    _convert(conversion, path)
-    model = onnx.load(path)
+    model = float_graph(conversion)
     if conversion.precision == "int8":
         model = to_int8(model, conversion.calibration, conversion.tell)
     if conversion.is_dynamic:
         _open_size(model.graph)
     if conversion.metadata.outputs != "logits":
         append_boxes(model, conversion.metadata)
-    onnx.save(model, path)
+    return model
 
 
-def _convert(conversion: Conversion, path: Path) -> None:
+def float_graph(conversion: Conversion) -> "onnx.ModelProto":
     """The float network of one size, by torch's exporter."""
     metadata = conversion.metadata
     network = BytesToLogits(conversion.detector)
@@ -83,7 +82,7 @@ def _convert(conversion: Conversion, path: Path) -> None:
     assert program is not None
     _strip_notes(program)
     program.model.producer_name = "pocketdet"
-    program.save(path, external_data=False)
+    return program.model_proto
 
 
 def update_metadata(path: Path, metadata: ModelMetadata) -> None:

@@ -90,7 +90,14 @@ EXPORTERS = {
         rounding=("half",),
         limits="its packages bring no int8 tool",
     ),
-    "tflite": Exporter(".tflite", "tflite_file", ("float32", "int8"), ("litert_torch", "ai_edge_quantizer"), "tflite"),
+    "tflite": Exporter(
+        ".tflite",
+        "tflite_file",
+        ("float32", "half", "int8"),
+        ("litert_torch", "ai_edge_quantizer", "onnx", "onnxscript"),
+        "tflite",
+        rounding=("half", "int8"),
+    ),
     "coreml": Exporter(
         ".mlpackage",
         "coreml_file",

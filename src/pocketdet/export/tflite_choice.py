@@ -1,26 +1,27 @@
-"""Which layers of a TFLite network compute in float: chosen by what each of them costs the scores."""
+"""Which layers of a TFLite network compute in float: chosen by what each of them costs the outputs."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketdet.core.decode import Floats, sigmoid
+from pocketdet.core.decode import Floats
+from pocketdet.export.int8 import JUDGE_PICTURES, MAX_ERROR, SEARCH_PICTURES, logits_error
 from pocketdet.export.tflite_graph import read_graph
-from pocketdet.export.tflite_int8 import Statistics, excitations, quantise
+from pocketdet.export.tflite_int8 import Statistics, float_layers, quantise
+from pocketdet.runtime.backends import INPUT_NAME, output_names
 
-PICTURES = 6
-TARGET = 0.07  # error of the scores, relative: a guess; at 0.09 V2 lost 1.1 points of AP50 on voc12-animals
 MOST = 8  # blocks in float; more would be no int8 file any more
 MIN_GAIN = 0.01  # of the error, relative
+BLOCK = r"backbone\.\d+|neck\.\w+|head\.\d+"
 
 
 def quantise_best(
     content: bytes, statistics: Statistics, pictures: NDArray[np.uint8], tell: Callable[[str], None]
 ) -> bytes:
-    """The quantised network, with as few blocks of the backbone in float as bring its scores near enough.
+    """The quantised network, with as few blocks in float as bring its outputs near enough.
 
     Args:
         content: In float, its tensors named by ``name_tensors``.
@@ -28,21 +29,21 @@ def quantise_best(
         pictures: ``(N, H, W, 3)``; a few of them are compared on.
         tell: Takes what was chosen and why.
     """
-    some = pictures[:: -(-len(pictures) // PICTURES)]
-    truth = _scores(content, some)
-    in_float = excitations(content)
+    in_float = float_layers(content)
     if in_float:
-        tell(f"{len(in_float)} squeeze-and-excitations compute in float")
+        tell(f"int8: {len(in_float)} squeeze-and-excitations and h-swish compute in float")
+    judged = pictures[:: -(-len(pictures) // JUDGE_PICTURES)]
+    truth = list(_run(content, judged, statistics))
 
-    def attempt(blocks: list[str]) -> tuple[float, bytes]:
+    def attempt(blocks: list[str], most: int = JUDGE_PICTURES) -> tuple[float, bytes]:
         result = quantise(content, statistics, [*in_float, *(rf"^{re.escape(block)}[.:]" for block in blocks)])
-        return _error(truth, _scores(result, some)), result
+        return logits_error(truth[:most], _run(result, judged[:most], statistics)), result
 
     error, best = attempt([])
-    tell(f"error of the scores {error:.3f} of their size, all else in integers; aimed at: {TARGET}")
-    if error <= TARGET:
+    tell(f"int8: error {error:.3f}, all else in integers (limit {MAX_ERROR})")
+    if error <= MAX_ERROR:
         return best
-    alone = sorted((attempt([block])[0], block) for block in _blocks(content))
+    alone = sorted((attempt([block], SEARCH_PICTURES)[0], block) for block in _blocks(content))
     chosen: list[str] = []
     for _, block in alone[:MOST]:
         lower, result = attempt([*chosen, block])
@@ -50,38 +51,29 @@ def quantise_best(
             tell(f"  {block} in float: {error:.3f} -> {lower:.3f}")
             chosen.append(block)
             error, best = lower, result
-        if error <= TARGET:
+        if error <= MAX_ERROR:
             break
     return best
 
 
 def _blocks(content: bytes) -> list[str]:
-    """``backbone.0`` and so on, as they lie in the graph."""
+    """``backbone.0``, ``neck.reduce_p5``, ``head.2`` and so on, as they lie in the graph."""
     [graph] = read_graph(content).subgraphs
     names = [graph.tensors[operator.outputs[0]].name.decode() for operator in graph.operators]
-    found = [match[0] for name in names if (match := re.match(r"backbone\.\d+", name))]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(match[0] for name in names if (match := re.match(BLOCK, name))))
 
 
-def _scores(content: bytes, pictures: NDArray[np.uint8]) -> list[Floats]:
-    """Objectness x class probability, of each level of each picture."""
+def _run(content: bytes, pictures: NDArray[np.uint8], statistics: Statistics) -> Iterator[dict[str, Floats]]:
+    """Outputs of each picture, ``(1, C, H, W)``."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter: Any = Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
     [images], outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    offset = 0 if images["dtype"] == np.float32 else 128
-    found = []
+    names = output_names(len(outputs) // 3)
+    grey = -statistics.ranges[INPUT_NAME][0] if images["dtype"] == np.float32 else 128
     for picture in pictures:
-        interpreter.set_tensor(images["index"], (picture[None].astype(np.float32) - offset).astype(images["dtype"]))
+        interpreter.set_tensor(images["index"], (picture[None].astype(np.float32) - grey).astype(images["dtype"]))
         interpreter.invoke()
-        values = [interpreter.get_tensor(output["index"]) for output in outputs]
-        for objectness, classes in zip(values[1::3], values[2::3], strict=True):
-            found.append(sigmoid(objectness)[..., None] * sigmoid(classes.reshape(*objectness.shape, -1)))
-    return found
-
-
-def _error(truth: list[Floats], scores: list[Floats]) -> float:
-    """Root of the mean square of the difference, over that of the truth."""
-    off = sum(float(np.square(a - b).sum()) for a, b in zip(truth, scores, strict=True))
-    return float(np.sqrt(off / sum(float(np.square(a).sum()) for a in truth)))
+        values = (interpreter.get_tensor(output["index"]).transpose(0, 3, 1, 2) for output in outputs)
+        yield dict(zip(names, values, strict=True))

@@ -50,10 +50,14 @@ def layer_name(path: str) -> str:
     return ".".join(part.rpartition(".")[2].partition("_")[2] for part in parts).removeprefix("wrapped.")
 
 
-def take_bytes(content: bytes) -> bytes:
+def take_bytes(content: bytes, grey: int = 0) -> bytes:
     """Let a network that takes pixels as float32, or as int8 with 128 subtracted, take them as uint8.
 
     An operation in front turns one into the other, exactly: the scale of both is 1.
+
+    Args:
+        content: The network.
+        grey: What its pixels are less; the zero point of the bytes.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -66,7 +70,7 @@ def take_bytes(content: bytes) -> bytes:
     images.buffer = 0  # the empty one
     images.quantization = schema.QuantizationParametersT()
     images.quantization.scale = np.ones(1, np.float32)
-    images.quantization.zeroPoint = np.zeros(1, np.int64)
+    images.quantization.zeroPoint = np.full(1, grey, np.int64)
     graph.tensors[pixels].name = f"{INPUT_NAME}_{'float' if is_float else 'int8'}"
     graph.tensors.append(images)
     operator = schema.OperatorT()

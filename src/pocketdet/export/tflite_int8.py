@@ -1,4 +1,4 @@
-"""Post-training quantisation of a TFLite network to 8-bit integers.
+"""Post-training quantisation of a TFLite network to 8-bit integers, or of its weights to float16.
 
 Weights have one scale an output channel, activations one a tensor: 1806.08342 §3. What the rounding of weights shifts
 the outputs of a convolution by on average, its bias takes back: 1906.04721 §4.2.
@@ -37,8 +37,8 @@ class Statistics:
     means: dict[str, Floats]
 
 
-def measure(content: bytes, pictures: NDArray[np.uint8]) -> Statistics:
-    """Run a float network on pictures, ``(N, H, W, 3)``, and watch the values of its tensors."""
+def measure(content: bytes, pictures: NDArray[np.uint8], grey: int) -> Statistics:
+    """Run a float network on pictures, ``(N, H, W, 3)``, less a shade of grey, and watch the values of its tensors."""
     from ai_edge_litert.interpreter import Interpreter
 
     with warnings.catch_warnings():
@@ -51,7 +51,7 @@ def measure(content: bytes, pictures: NDArray[np.uint8]) -> Statistics:
     samples: dict[str, list[Floats]] = {name: [] for name in names.values()}
     means: dict[str, Floats] = {}
     for picture in pictures:
-        interpreter.set_tensor(graph.inputs[0], picture[None].astype(np.float32))
+        interpreter.set_tensor(graph.inputs[0], picture[None].astype(np.float32) - grey)
         interpreter.invoke()
         for index, name in names.items():
             values = interpreter.get_tensor(index)
@@ -61,7 +61,7 @@ def measure(content: bytes, pictures: NDArray[np.uint8]) -> Statistics:
             mean = values.mean(axis=tuple(range(values.ndim - 1))) / np.float32(len(pictures))
             means[name] = means.get(name, np.float32(0)) + mean
     ranges = {name: _best_range(np.concatenate(values)) for name, values in samples.items()}
-    return Statistics(ranges | {INPUT_NAME: (0.0, 255.0)}, means)
+    return Statistics(ranges | {INPUT_NAME: (-float(grey), 255.0 - grey)}, means)
 
 
 def quantise(content: bytes, statistics: Statistics, in_float: Sequence[str]) -> bytes:
@@ -90,8 +90,26 @@ def quantise(content: bytes, statistics: Statistics, in_float: Sequence[str]) ->
     return bytes(result.quantized_model)
 
 
-def excitations(content: bytes) -> list[str]:
-    """Patterns of the names of all squeeze-and-excitations: what stands behind an average over a picture."""
+def halve(content: bytes) -> bytes:
+    """A network that stores the weights of its convolutions as float16, and computes in float32."""
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
+
+    operations = qtyping.TFLOperationName
+    with contextlib.redirect_stderr(io.StringIO()):  # bars of progress
+        casting = quantizer.Quantizer(bytearray(content))
+        for operation in (operations.CONV_2D, operations.DEPTHWISE_CONV_2D):
+            casting.add_weight_only_config(
+                ".*", operation, 16, algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING
+            )
+        return bytes(casting.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
+
+
+def float_layers(content: bytes) -> list[str]:
+    """Patterns of the names of layers that always compute in float.
+
+    They are squeeze-and-excitations, which stand behind an average over a picture, and h-swish, whose channels have
+    scales of their own.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     model = read_graph(content)
@@ -99,9 +117,10 @@ def excitations(content: bytes) -> list[str]:
     layers = [
         graph.tensors[operator.outputs[0]].name.decode().partition(":")[0]
         for operator in graph.operators
-        if model.operatorCodes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.MEAN
+        if model.operatorCodes[operator.opcodeIndex].builtinCode
+        in (schema.BuiltinOperator.MEAN, schema.BuiltinOperator.HARD_SWISH)
     ]
-    return [rf"^{re.escape(layer)}(\.\w+)?:" for layer in layers]
+    return [rf"^{re.escape(layer)}(\.\w+)?:" for layer in dict.fromkeys(layers)]
 
 
 def _best_range(values: Floats) -> tuple[float, float]:
