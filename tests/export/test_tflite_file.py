@@ -1,5 +1,6 @@
 """These run where the converter to TFLite is installed: ``make test`` has an environment for that."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -50,12 +51,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, build_seasoned: Callabl
 def _one_conversion() -> Iterator[None]:
     """The converter is slow for any network; all tests have the same one in float, and the same one for int8."""
     convert = tflite_file._convert
-    converted: dict[type[nn.Module], bytes] = {}
+    converted: dict[tuple[type[nn.Module], str], bytes] = {}
 
     def convert_once(network: nn.Module, conversion: Conversion) -> bytes:
-        if type(network) not in converted:
-            converted[type(network)] = convert(network, conversion)
-        return converted[type(network)]
+        key = type(network), conversion.metadata.backbone
+        if key not in converted:
+            converted[key] = convert(network, conversion)
+        return converted[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tflite_file, "_convert", convert_once)
@@ -130,6 +132,18 @@ def test_int8_stays_near_and_tells_what_computes_in_float(quantised: tuple[Expor
     images = np.stack([np.asarray(Image.open(path)) for path in sorted(checkpoint.with_name("pictures").iterdir())])
     truth, ours = TorchBackend(*load_detector(checkpoint)).run(images), open_backend(report.path, 1).run(images)
     for a, b in zip(truth, ours, strict=True):
+        assert 0 < np.abs(sigmoid(a.objectness) - sigmoid(b.objectness)).max() < 0.05
+
+
+def test_int8_pads_as_tensorflow_does(tmp_path: Path, build_seasoned: Callable[[ModelMetadata], Detector]):
+    """With padding "same" the first convolution reads the pixels themselves, not what a padding made of them."""
+    metadata = dataclasses.replace(METADATA, backbone="mobilenet_v1", width=0.25, padding="same")
+    save_detector(tmp_path / "v1.safetensors", build_seasoned(metadata), metadata)
+    calibration = Calibration(random_pictures(tmp_path / "pictures", 12))
+    report = export(tmp_path / "v1.safetensors", format="tflite", precision="int8", calibration=calibration)
+    images = np.stack([np.asarray(Image.open(path)) for path in sorted((tmp_path / "pictures").iterdir())])
+    truth = TorchBackend(*load_detector(tmp_path / "v1.safetensors")).run(images)
+    for a, b in zip(truth, open_backend(report.path, 1).run(images), strict=True):
         assert 0 < np.abs(sigmoid(a.objectness) - sigmoid(b.objectness)).max() < 0.05
 
 

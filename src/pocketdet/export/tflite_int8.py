@@ -61,7 +61,9 @@ def measure(content: bytes, pictures: NDArray[np.uint8], grey: int) -> Statistic
             mean = values.mean(axis=tuple(range(values.ndim - 1))) / np.float32(len(pictures))
             means[name] = means.get(name, np.float32(0)) + mean
     ranges = {name: _best_range(np.concatenate(values)) for name, values in samples.items()}
-    return Statistics(ranges | {INPUT_NAME: (-float(grey), 255.0 - grey)}, means)
+    ranges[INPUT_NAME] = (-float(grey), 255.0 - grey)
+    means[INPUT_NAME] = pictures.mean(axis=(0, 1, 2), dtype=np.float32) - np.float32(grey)
+    return Statistics(ranges, means)
 
 
 def quantise(content: bytes, statistics: Statistics, in_float: Sequence[str]) -> bytes:
