@@ -102,10 +102,11 @@ def find_weights(model: str | Path) -> Path:
     return path if path.suffix.lower() == ".onnx" else find_checkpoint(path)
 
 
-def bundled_start(backbone: str, width: float, neck_width: float) -> Path | None:
-    """The file of the bundled detector with this backbone, best one with the same neck, too."""
+def bundled_start(backbone: str, width: float, neck_width: float, padding: str | None) -> Path | None:
+    """The file of the bundled detector with this backbone (padding None: any), best one with the same neck, too."""
     files = [_checked(model) for model in bundled_models().values()]
     networks = [(file, open_backend(file, threads=1).metadata) for file in files]
+    networks = [(file, network) for file, network in networks if padding in (None, network.padding)]
     fitting = [(file, network) for file, network in networks if (network.backbone, network.width) == (backbone, width)]
     fitting.sort(key=lambda pair: pair[1].neck_width != neck_width)
     return fitting[0][0] if fitting else None

@@ -132,6 +132,8 @@ def test_an_exported_file_gets_its_batch_norms_back(drawn_voc: Path) -> None:
         ({"width": 0.5}, None),
         ({"model": "mobilenet_v1"}, None),
         ({"padding": "same"}, None),
+        ({"model": "mobilenet_v3_small", "neck_width": 0.25, "padding": "same"}, "animals-small.onnx"),
+        ({"model": "mobilenet_v3_small", "neck_width": 0.25, "padding": "symmetric"}, None),
     ],
 )
 def test_a_run_starts_from_a_bundled_detector_where_one_has_its_backbone(

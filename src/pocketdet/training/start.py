@@ -54,8 +54,7 @@ def choose_start(settings: TrainSettings) -> TrainSettings:
     if start == NO_WEIGHTS:
         start = None
     elif start is None:
-        if settings.padding != "same":  # the bundled ones are padded symmetrically
-            start = bundled_start(settings.model, settings.width, settings.neck_width)
+        start = bundled_start(settings.model, settings.width, settings.neck_width, settings.padding)
     elif start.is_dir() or str(start) in bundled_models():
         start = find_weights(start)
     return dataclasses.replace(settings, start_weights=start)
