@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
+from pocketdet.core import drawing
 from pocketdet.core.detections import Detections
 from pocketdet.core.drawing import PALETTE, Place, _readable_on, class_colour, draw, free_place, save_drawing
 from pocketdet.errors import ImageError
@@ -74,6 +75,33 @@ def test_labels_of_boxes_in_one_place_do_not_cover_each_other():
 def test_text_on_every_colour_has_the_contrast_that_wcag_asks_for(colour):
     low, high = sorted((relative_luminance(colour), relative_luminance(_readable_on(colour))))
     assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+@pytest.fixture
+def only_dejavu(monkeypatch):
+    matplotlib = pytest.importorskip("matplotlib")
+    font = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+    monkeypatch.setattr(drawing, "FONTS", (("no-such-font.ttc", 0), (font, 0)))
+    drawing._system_font.cache_clear()
+    drawing.make_label.cache_clear()
+    yield
+    drawing._system_font.cache_clear()
+    drawing.make_label.cache_clear()
+
+
+def test_letters_that_pillow_s_font_lacks_come_from_a_font_of_the_system(only_dejavu):
+    cat, whale = (drawing.make_label(name, (0, 0, 0), 40) for name in ("кот", "кит"))
+    assert cat.tobytes() != whale.tobytes(), "both are the same empty boxes"
+
+
+def test_names_in_latin_letters_look_alike_on_every_system(monkeypatch):
+    monkeypatch.setattr(drawing, "_system_font", lambda: pytest.fail("looked for a font"))
+    assert drawing._font_for("ñandú, žirafa", 40).getname() == ImageFont.load_default(40).getname()
+
+
+def test_without_such_a_font_boxes_are_drawn_all_the_same(only_dejavu, monkeypatch):
+    monkeypatch.setattr(drawing, "FONTS", (("no-such-font.ttc", 0),))
+    assert drawing.make_label("猫", (0, 0, 0), 40).width > 10
 
 
 def test_the_picture_is_read_again_from_its_source(tmp_path):

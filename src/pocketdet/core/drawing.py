@@ -1,5 +1,6 @@
 """Draws detections into their picture."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Sequence
@@ -30,6 +31,19 @@ PALETTE: tuple[Colour, ...] = (
     (255, 157, 167),
 )
 WRITABLE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# Pillow's own font ends with Latin; of these the first that a system has writes other names. (file, number in it)
+FONTS = (
+    ("NotoSansCJK-Regular.ttc", 2),
+    ("NotoSansSC-Regular.otf", 0),
+    ("wqy-microhei.ttc", 0),
+    ("wqy-zenhei.ttc", 0),
+    ("PingFang.ttc", 0),
+    ("Hiragino Sans GB.ttc", 0),
+    ("msyh.ttc", 0),
+    ("simsun.ttc", 0),
+    ("DejaVuSans.ttf", 0),
+)
+LAST_LATIN = "\u024f"
 SMOOTHING = 4  # a label is drawn so many times larger and scaled down, for smooth corners
 
 
@@ -133,7 +147,7 @@ def _draw_box(pen: ImageDraw.ImageDraw, box: NDArray[np.float32], colour: Colour
 @functools.lru_cache(maxsize=512)  # the frames of a video repeat them
 def make_label(text: str, colour: Colour, text_size: int) -> Image.Image:
     """Text on a rounded ground, RGBA."""
-    font = ImageFont.load_default(text_size * SMOOTHING)
+    font = _font_for(text, text_size * SMOOTHING)
     left, _, right, _ = font.getbbox(text)
     margin = text_size * SMOOTHING // 3
     # The height is of the font, not of the text, so that all labels of a picture are alike.
@@ -144,6 +158,20 @@ def make_label(text: str, colour: Colour, text_size: int) -> Image.Image:
     pen.rounded_rectangle((0, 0, size[0] - 1, size[1] - 1), margin, fill=(*colour, 255))
     pen.text((margin - left, margin / 2 - top), text, font=font, fill=_readable_on(colour))
     return ground.resize((math.ceil(size[0] / SMOOTHING), math.ceil(size[1] / SMOOTHING)), Image.Resampling.BOX)
+
+
+def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    path, index = (None, 0) if text.isascii() or max(text) <= LAST_LATIN else _system_font()
+    return ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size, index)
+
+
+@functools.cache
+def _system_font() -> tuple[str | None, int]:
+    """File and number of a font with more than Latin, if there is one; Pillow looks through the system's folders."""
+    for name, index in FONTS:
+        with contextlib.suppress(OSError):
+            return str(ImageFont.truetype(name, index=index).path), index
+    return None, 0
 
 
 def _readable_on(colour: Colour) -> Colour:
