@@ -119,7 +119,9 @@ def _cells(row: Row, printed: str) -> list[str]:
 
 def _map(say: dict[str, str], explanation: Explanation) -> Section:
     total = explanation.totals()["multiply_adds"] / 1e9
-    return Section(say["map"], say["map_meaning"].format(total=total), drawings.block_map(explanation.rows, say))
+    return Section(
+        say["map"], say["map_meaning"].format(total=total), page.drawing(drawings.block_map(explanation.rows, say))
+    )
 
 
 def _separable(say: dict[str, str]) -> Section:
@@ -146,13 +148,13 @@ def _activations(say: dict[str, str]) -> Section:
         "sigmoid": float(np.abs(curve["sigmoid"](x) - curve["hard-sigmoid"](x)).max()),
     }
     rows = [[e.name, str(e.operations), f"{e.largest:.3f}", f"{e.mean:.4f}"] for e in facts.quantised_errors()]
-    body = drawings.activation_chart() + page.table(say["activations_heads"].split("|"), rows)
+    body = page.drawing(drawings.activation_chart()) + page.table(say["activations_heads"].split("|"), rows)
     return Section(say["activations"], say["activations_meaning"].format(**apart), body)
 
 
 def _residual(say: dict[str, str]) -> Section:
     rows = [[str(dimensions), f"{error:.2f}"] for dimensions, error in facts.lost_by_relu()]
-    body = drawings.residual_drawing(facts.residual_costs(), say)
+    body = page.drawing(drawings.residual_drawing(facts.residual_costs(), say))
     return Section(say["residual"], say["residual_meaning"], body + page.table(say["residual_heads"].split("|"), rows))
 
 
@@ -163,7 +165,7 @@ def _gates(say: dict[str, str], sights: Sights) -> list[Section]:
     values = np.concatenate(list(sights.gates.values()))
     shares = {"shut": float((values < SHUT).mean()), "open": float((values > OPEN).mean())}
     meaning = say["gates_meaning"].format(count=len(values), **shares)
-    return [Section(say["gates"], meaning, drawings.gate_strips(sights.gates))]
+    return [Section(say["gates"], meaning, page.drawing(drawings.gate_strips(sights.gates)))]
 
 
 def _kernels(say: dict[str, str], explanation: Explanation) -> list[Section]:

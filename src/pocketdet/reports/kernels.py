@@ -22,7 +22,7 @@ def kernel_section(
         "batch norms of the averaged network, the table those of the best detector, and under pictures those that were "
         "constant on validation pictures for no other cause."
     )
-    chart = charts.kernel_chart(rows) if any("dead_kernels" in row for row in rows) else ""
+    chart = page.drawing(charts.kernel_chart(rows)) if any("dead_kernels" in row for row in rows) else ""
     names = list(kernels[0])
     sums = ["all layers", *(str(sum(layer[name] for layer in kernels)) for name in names[1:])]
     lines = [*([str(value) for value in layer.values()] for layer in kernels if layer["dead"]), sums]

@@ -9,25 +9,28 @@ from pocketdet.reports.gallery import Example, to_data_url
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --dim: #5b6670; --paper: #fff; --line: #d9dee3; --heat: 0, 114, 178; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e3e7ea; --dim: #98a3ad; --paper: #16191c; --line: #343a40; --heat: 86, 180, 233; } }
+  :root { --ink: #e3e7ea; --dim: #98a3ad; --paper: #16191c; --line: #343a40; --heat: 40, 125, 185; } }
 body { margin: 0 auto; max-width: 66rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 p { margin: .3rem 0 .8rem; color: var(--dim); max-width: 52rem; }
-nav a { margin-right: 1rem; color: inherit; }
+nav a { display: inline-block; margin-right: 1rem; color: inherit; }
 dl { display: flex; flex-wrap: wrap; gap: .6rem 2.2rem; margin: 1rem 0; }
 dt { color: var(--dim); font-size: .85rem; }
 dd { margin: 0; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: right; font-weight: normal; }
-th:first-child, table.facts td { text-align: left; overflow-wrap: anywhere; min-width: 9rem; }
-thead th { color: var(--dim); vertical-align: bottom; }
+th, td { padding: .2rem .5rem; border-bottom: 1px solid var(--line); text-align: right; font-weight: normal; }
+th:first-child, table.facts td { text-align: left; min-width: 9rem; }
+th:first-child { max-width: 20rem; overflow-wrap: break-word; }
+table.facts td { overflow-wrap: anywhere; }
+@media (max-width: 40rem) { table:not(.facts) td { white-space: nowrap; } }
+thead th { color: var(--dim); vertical-align: bottom; word-break: keep-all; }
 tr.sum th, tr.sum td { font-weight: 600; }
 table.heat td { min-width: 2rem; background: rgba(var(--heat), var(--share, 0)); }
-svg { display: block; max-width: 100%; height: auto; margin: .8rem 0; }
+svg { display: block; max-width: 100%; min-width: 44rem; height: auto; margin: .8rem 0; }
 svg text { font-family: system-ui, sans-serif !important; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
 figure { margin: 0; }
@@ -120,6 +123,11 @@ def pictures(title: str, examples: Sequence[Example]) -> str:
 def large_picture(jpeg: bytes) -> str:
     """One picture over the whole width."""
     return f'<figure class="large"><img src="{to_data_url(jpeg)}" alt=""></figure>'
+
+
+def drawing(svg: str) -> str:
+    """A chart, which keeps its size on a phone and is moved sideways there: its letters would be too small to read."""
+    return f'<div class="wide">{svg}</div>'
 
 
 def bullets(lines: Iterable[str]) -> str:

@@ -137,7 +137,7 @@ def _training(report: Report) -> Section:
         "Losses should fall and AP rise until they level off. AP that falls while the losses still fall means that the "
         "network learns the training pictures by heart; AP that still rises at the end asks for more epochs."
     )
-    return Section("Training", meaning, charts.training_chart(report.rows))
+    return Section("Training", meaning, page.drawing(charts.training_chart(report.rows)))
 
 
 def _classes(result: Evaluation, tradeoffs: Tradeoffs) -> Section:
@@ -152,7 +152,9 @@ def _classes(result: Evaluation, tradeoffs: Tradeoffs) -> Section:
     ]
     means = map(_figure, (result.ap50, result.ap, result.voc_ap50_area))
     rows.append(("mean", str(result.num_targets), *means, *_at_best(tradeoffs.mean)))
-    return Section("Classes", meaning, charts.class_chart(result.per_class) + page.table(head, rows, has_sum=True))
+    return Section(
+        "Classes", meaning, page.drawing(charts.class_chart(result.per_class)) + page.table(head, rows, has_sum=True)
+    )
 
 
 def _tradeoffs(report: Report, tradeoffs: Tradeoffs) -> Section:
@@ -162,7 +164,7 @@ def _tradeoffs(report: Report, tradeoffs: Tradeoffs) -> Section:
         "the best mean F1, a good --score-threshold to begin with; take a higher one if false alarms cost more than "
         "misses."
     )
-    body = charts.tradeoff_chart(tradeoffs, report.dataset.class_names)
+    body = page.drawing(charts.tradeoff_chart(tradeoffs, report.dataset.class_names))
     return Section("Precision, recall and F1", meaning, body)
 
 
@@ -232,7 +234,7 @@ def _data(report: Report) -> Section:
     ]
     anchors = [float(np.sqrt(width * height)) for level in report.metadata.anchors for width, height in level]
     chart = charts.box_size_chart({name: split.box_sizes for name, split in splits.items()}, anchors)
-    return Section("Data", meaning, page.table(head, rows) + chart)
+    return Section("Data", meaning, page.table(head, rows) + page.drawing(chart))
 
 
 def _left_out(report: Report) -> Section:
