@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageEnhance, ImageFilter
 
 from pocketdet.cli import main
+from pocketdet.loading import ASSETS
 
 CHECK = """
 const broken = Array.from(document.images).filter((image) => !image.complete || !image.naturalWidth);
@@ -20,6 +22,10 @@ return {
   language: document.documentElement.lang,
 };
 """
+NARROWEST_DRAWING = """
+return Math.min(...Array.from(document.querySelectorAll("svg"), (drawing) => drawing.getBoundingClientRect().width));
+"""
+PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 
 
 def look(browser: Any, page: Path) -> dict[str, Any]:
@@ -28,13 +34,48 @@ def look(browser: Any, page: Path) -> dict[str, Any]:
     seen: dict[str, Any] = browser.execute_script(CHECK)
     assert (seen["broken"], seen["foreign"]) == (0, [])
     assert seen["overflow"] <= 0
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    try:
+        assert browser.execute_script(CHECK)["overflow"] <= 0
+        assert browser.execute_script(NARROWEST_DRAWING) > 600, "its letters are too small to read"
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     return seen
 
 
+def write_album(folder: Path) -> Path:
+    """The bundled cat and person, alone and together, ever smaller, darker and more blurred, labelled as VOC does."""
+    (folder / "Annotations").mkdir(parents=True)
+    (folder / "JPEGImages").mkdir()
+    (folder / "ImageSets/Main").mkdir(parents=True)
+    (folder / "ImageSets/Main/val.txt").write_text("".join(f"{n}\n" for n in range(24)))
+    cat, person = (Image.open(ASSETS / name).convert("RGB") for name in ("chelsea.jpg", "astronaut.jpg"))
+    known = {"cat": (cat, (4, 4, 408, 298)), "person": (person, (16, 10, 436, 511))}
+    for n in range(24):
+        shown = (("cat",), ("person",), ("cat", "person"))[n % 3]
+        picture = (person if shown == ("cat",) else cat).resize((480, 320)).filter(ImageFilter.GaussianBlur(40))
+        objects = []
+        for place, name in enumerate(shown):
+            part, box = known[name]
+            scale = (300 - 9 * n) / part.height
+            left, top = 10 + 250 * place + n, 5 + 4 * n
+            picture.paste(part.resize((round(scale * part.width), round(scale * part.height))), (left, top))
+            sides = [
+                f"<{side}>{round(start + scale * value)}</{side}>"
+                for side, start, value in zip(("xmin", "ymin", "xmax", "ymax"), (left, top) * 2, box, strict=True)
+            ]
+            objects.append(f"<object><name>{name}</name><bndbox>{''.join(sides)}</bndbox></object>")
+        spoilt = ImageEnhance.Brightness(picture.filter(ImageFilter.GaussianBlur(n % 7))).enhance(1 - 0.03 * n)
+        spoilt.save(folder / f"JPEGImages/{n}.jpg")
+        size = "<size><width>480</width><height>320</height></size>"
+        (folder / f"Annotations/{n}.xml").write_text(f"<annotation>{size}{''.join(objects)}</annotation>")
+    return folder
+
+
 def test_the_report_of_an_evaluation_shows_its_charts_and_pictures(
-    browser: Any, voc_writer: Callable[..., Path], tmp_path: Path
+    browser: Any, shoot: Callable[[str], None], tmp_path: Path
 ):
-    data = voc_writer(tmp_path / "pictures", ("cat", "person"))
+    data = write_album(tmp_path / "album")
     report = tmp_path / "report.html"
     command = ["evaluate", str(data), "--model", "animals-small", "--classes", "cat", "person", "--report", str(report)]
     assert main(command) == 0
@@ -42,6 +83,13 @@ def test_the_report_of_an_evaluation_shows_its_charts_and_pictures(
     assert seen["drawings"] >= 2
     assert seen["images"] >= 1
     assert "cat" in browser.find_element("css selector", "table").text
+    browser.set_window_size(800, 1500)
+    try:
+        shoot("report")
+        browser.execute_script("document.querySelector('.pictures').closest('section').scrollIntoView()")
+        shoot("mistakes")
+    finally:
+        browser.set_window_size(800, 1000)
 
 
 @pytest.mark.parametrize(("language", "title"), [("en", "explained"), ("zh", "图解")])

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,9 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         """Not on the test's standard error."""
 
 
-def test_the_site_reads_and_searches_in_a_browser_without_other_hosts(browser: Any, site: Path):
+def test_the_site_reads_and_searches_in_a_browser_without_other_hosts(
+    browser: Any, shoot: Callable[[str], None], site: Path
+):
     from selenium.webdriver.support.ui import WebDriverWait
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site)) as server:
@@ -88,6 +91,8 @@ def test_the_site_reads_and_searches_in_a_browser_without_other_hosts(browser: A
             (picture,) = browser.find_elements("css selector", "article img")
             assert int(picture.get_attribute("naturalWidth")) > 300
             assert browser.find_element("css selector", "h1").text.startswith("pocketdet")
+            browser.set_window_size(1280, 900)  # wide enough for the list of pages
+            shoot("site")
             browser.get(address + "?q=mosaic")
             wait = WebDriverWait(browser, 60)
             wait.until(lambda _: browser.find_elements("css selector", ".md-search-result__item"))
