@@ -112,6 +112,14 @@ def test_the_chinese_page_has_the_commands_of_the_english_one(page: str, chinese
     assert code(ROOT / chinese) == english, f"{chinese} is not in step with {page}: bring the change there, too"
 
 
+@pytest.mark.parametrize("page", ["README.zh-CN.md", "docs/tutorial.zh-CN.md"])
+def test_chinese_is_set_as_chinese(page: str):
+    text = re.sub(r"`[^`\n]*`|\]\([^)]*\)", "", (ROOT / page).read_text(encoding="utf-8"))
+    hanzi = r"[\u3001\u3002\u4e00-\u9fff]"
+    assert re.findall(rf".*{hanzi}[,:;?!()].*|.*[,:;?!()]{hanzi}.*", text) == [], "punctuation of half the width"
+    assert re.findall(rf".*{hanzi}\n(?={hanzi}).*", text) == [], "a line's end becomes a space"
+
+
 def test_links_of_the_readme_lead_to_files():
     for page in ROOT.glob("README*.md"):
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

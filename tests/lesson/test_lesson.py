@@ -57,6 +57,11 @@ def test_both_languages_say_the_same_with_the_same_figures():
         assert english.count("|") == CHINESE[key].count("|"), key
 
 
+def test_chinese_has_its_own_punctuation():
+    for text in CHINESE.values():
+        assert re.findall(r".*(?:[\u3001\u3002\u4e00-\u9fff][,:;?!()]|[,:;?!()][\u4e00-\u9fff]).*", text) == []
+
+
 def test_the_missions_figures_are_computed():
     plain, separable = facts.convolution_costs(16, 32)
     assert (plain.weights, separable.weights) == (4608, 656)
@@ -135,7 +140,7 @@ def test_the_page_of_a_checkpoint_needs_nothing_but_itself(tmp_path: Path, langu
     assert text.count("<img") == 8
     assert "656" in text
     assert "4608" in text
-    for key in ("weights", "parameters", "multiply_adds", "backbone", "neck", "head"):
+    for key in ("parameters", "multiply_adds", "backbone", "neck", "head"):
         assert texts[key] in text
     if language == "zh":
         left = re.sub(r"<style>.*?</style>|<[^>]*>", " ", text, flags=re.DOTALL)
@@ -153,6 +158,11 @@ def test_the_page_of_a_name_has_no_pictures(tmp_path: Path):
     check(text)
     assert "<img" not in text
     assert "bottleneck t=6 c=320 n=1 s=1 (1/1)" in text
+    assert (
+        main(["explain", "mobilenet_v2", "--size", "64", "--page", str(tmp_path / "v2.html"), "--language", "zh"]) == 0
+    )
+    title = "图解 mobilenet_v2、宽度 1、颈部宽度 0.5、80 类、64 x 64 像素"
+    assert f"<h1>{title}</h1>" in (tmp_path / "v2.html").read_text(encoding="utf-8")
 
 
 def test_bad_wishes_are_refused(tmp_path: Path):

@@ -11,6 +11,7 @@ from pocketdet.reports.charts import finish_figure, series_colour, start_figure
 from pocketdet.reports.page import escape
 
 WIDTH, HEIGHT, GAP = 1000, 560, 10
+DISTANT_COLOURS = (6, 2, 4)  # of the palette, for curves that lie close together
 SHADES = {"backbone": "86, 140, 200", "neck": "214, 140, 60", "head": "90, 160, 110"}
 
 
@@ -41,10 +42,10 @@ def block_map(rows: Sequence[Row], say: dict[str, str]) -> str:
 def _block(row: Row, place: tuple[float, float, float, float], say: dict[str, str]) -> str:
     left, top, width, height = place
     shape = "x".join(map(str, row.input))
-    costs = f"{row.parameters:,} {say['parameters']}, {row.multiply_adds:,} {say['multiply_adds']}"
-    tip = f"{row.name}: {row.operator}, {shape} > {row.out_channels}, {costs}"
+    costs = say["block"].format(parameters=row.parameters, multiply_adds=row.multiply_adds)
+    tip = f"{row.name}: {row.operator}, {shape} > {row.out_channels}; {costs}"
     label = f"{row.operator} {shape} > {row.out_channels}"
-    fits = height > 12 and width > 6.2 * len(label)
+    fits = height > 14 and width > 6.2 * len(label)
     return (
         f'<g><title>{escape(tip)}</title><rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" '
         f'fill="rgba({SHADES.get(row.part, SHADES["backbone"])}, .55)" stroke="currentColor" stroke-opacity=".35"/>'
@@ -56,13 +57,13 @@ def _block(row: Row, place: tuple[float, float, float, float], say: dict[str, st
 def residual_drawing(costs: Sequence[Cost], say: dict[str, str]) -> str:
     """The original residual block beside the inverted one: bars as wide as there are channels, and the shortcut."""
     shapes = ((256, 64, 64, 256), (24, 144, 144, 24))
-    kernels = (("1x1", "3x3", "1x1 linear"), ("1x1", "3x3 depthwise", "1x1 linear"))
+    kernels = [say[key].split("|") for key in ("residual_kernels", "inverted_kernels")]
     drawn = []
     names = say["residual_names"].split("|")
     for number, (channels, between, cost, name) in enumerate(zip(shapes, kernels, costs, names, strict=True)):
         middle = 250 + 480 * number
-        label = f"{name}: {cost.weights:,} {say['weights']}, {cost.multiply_adds:,} {say['multiply_adds']}"
-        drawn.append(_text(middle - 200, 16, label))
+        label = say["residual_label"].format(name=name, weights=cost.weights, multiply_adds=cost.multiply_adds)
+        drawn.append(_text(middle, 16, label, "middle"))
         for step, count in enumerate(channels):
             width, top = count * 1.2, 40 + 60 * step
             drawn.append(
@@ -71,7 +72,7 @@ def residual_drawing(costs: Sequence[Cost], say: dict[str, str]) -> str:
             )
             drawn.append(_text(middle + width / 2 + 6, top + 13, str(count)))
             if step:
-                drawn.append(_text(middle - 30, top - 16, between[step - 1]))
+                drawn.append(_text(middle, top - 16, between[step - 1], "middle"))
         edge = middle - max(channels) * 0.6 - 20
         drawn.append(
             f'<path d="M {middle - channels[0] * 0.6:.1f} 49 H {edge:.1f} V 229 H {middle - channels[-1] * 0.6:.1f}" '
@@ -102,13 +103,13 @@ def activation_chart() -> str:
     """Sigmoid and hard-sigmoid; ReLU6, swish and h-swish."""
     figure, (gates, activations) = start_figure(2)
     x = np.linspace(-RANGE, RANGE, 801)
-    for number, (name, function) in enumerate(ACTIVATIONS.items()):
+    for name, function in ACTIVATIONS.items():
         axes = gates if "sigmoid" in name else activations
-        axes.plot(x, function(x), color=series_colour(number), label=name)
+        axes.plot(x, function(x), color=series_colour(DISTANT_COLOURS[len(axes.lines)]), label=name)
     for axes in (gates, activations):
         axes.legend(loc="upper left")
     return finish_figure(figure, "activations")
 
 
-def _text(x: float, y: float, text: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="currentColor">{escape(text)}</text>'
+def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="currentColor" text-anchor="{anchor}">{escape(text)}</text>'

@@ -12,7 +12,7 @@ from pocketdet.errors import SettingsError
 from pocketdet.lesson import drawings, facts
 from pocketdet.lesson.papers import paper_rows
 from pocketdet.lesson.sights import Sights, look, overlay
-from pocketdet.lesson.texts import LANGUAGES, TEXTS, Language
+from pocketdet.lesson.texts import LANGUAGES, TEXTS, TITLE_WORDS, Language
 from pocketdet.models.checkpoint import TorchBackend
 from pocketdet.models.detector import Detector
 from pocketdet.models.explain import Explanation, Row
@@ -70,7 +70,9 @@ def write_lesson(
         (say["multiply_adds"], f"{totals['multiply_adds'] / 1e9:.2f} G"),
         (say["plain"], say["times"].format(times=totals["plain_multiply_adds"] / totals["multiply_adds"])),
     ]
-    content = page.page(say["title"].format(network=_name(explanation, trained)), figures, sections, language)
+    content = page.page(
+        say["title"].format(network=_name(say, language, explanation, trained)), figures, sections, language
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -80,12 +82,21 @@ def write_lesson(
         raise SettingsError(f"{path}: cannot be written ({error.strerror}); choose another --page") from error
 
 
-def _name(explanation: Explanation, trained: tuple[Detector, ModelMetadata] | None) -> str:
+def _name(
+    say: dict[str, str],
+    language: Language,
+    explanation: Explanation,
+    trained: tuple[Detector, ModelMetadata] | None,
+) -> str:
     if trained is None:
-        return explanation.title
+        title = explanation.title
+        for english, word in TITLE_WORDS[language].items():
+            title = title.replace(english, word)
+        return title
     metadata = trained[1]
     height, width = explanation.size
-    return f"{metadata.backbone}, neck {metadata.neck_width:g}, {', '.join(metadata.class_names)}, {height} x {width}"
+    neck = say["neck_width"].format(width=metadata.neck_width)
+    return say["listed"].join((metadata.backbone, neck, *metadata.class_names, f"{height} x {width}"))
 
 
 def _table(say: dict[str, str], explanation: Explanation, backbone: str) -> Section:
