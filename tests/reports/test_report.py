@@ -184,3 +184,11 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="cannot be written"):
         check_report_file(tmp_path / "file" / "report.html")
+
+
+def test_epochs_are_whole_numbers():
+    for epochs in ((1, 2, 3), (3,)):
+        chart = charts.kernel_chart([{"epoch": epoch, "dead_kernels": 100.0} for epoch in epochs])
+        marks = re.findall(r">([\d.]+)</text>", chart)
+        assert {"1", "2", "3"} & set(marks)
+        assert [mark for mark in marks if re.fullmatch(r"[123]\.\d+", mark)] == []

@@ -11,7 +11,7 @@ from pocketdet.reports.charts import finish_figure, series_colour, start_figure
 from pocketdet.reports.page import escape
 
 WIDTH, HEIGHT, GAP = 1000, 560, 10
-DISTANT_COLOURS = (6, 2, 4)  # of the palette, for curves that lie close together
+DISTANT_COLOURS = (1, 2, 4)  # of the palette, for curves that lie close together
 SHADES = {"backbone": "86, 140, 200", "neck": "214, 140, 60", "head": "90, 160, 110"}
 
 

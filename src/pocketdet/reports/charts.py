@@ -44,7 +44,7 @@ def training_chart(rows: Sequence[Mapping[str, float]]) -> str:
     _plot_rows(rate, rows, "learning_rate", 0)
     for axes, title in ((losses, "losses"), (ap, "AP on the validation pictures"), (rate, "learning rate")):
         axes.set_title(title)
-        axes.set_xlabel("epoch")
+        _mark_epochs(axes)
         axes.set_ylim(bottom=0)
     for axes in (losses, ap):
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
@@ -56,7 +56,7 @@ def kernel_chart(rows: Sequence[Mapping[str, float]]) -> str:
     figure, (axes,) = start_figure(1, height=2.4)
     _plot_rows(axes, rows, "dead_kernels", 0)
     axes.set_title("dead depthwise kernels")
-    axes.set_xlabel("epoch")
+    _mark_epochs(axes)
     axes.set_ylim(bottom=0)
     return finish_figure(figure, "kernels")
 
@@ -132,6 +132,11 @@ def _plot_rows(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str, num
     known = [row for row in rows if name in row]
     epochs, values = ([row[key] for row in known] for key in ("epoch", name))
     axes.plot(epochs, values, color=series_colour(number), marker=".", label=name.replace("_", " "))
+
+
+def _mark_epochs(axes: "Axes") -> None:
+    axes.set_xlabel("epoch")
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)  # there is no epoch 1.5
 
 
 def series_colour(number: int) -> tuple[float, float, float]:
