@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pocketdet.export import int8
 from pocketdet.export.equalise import equalise
-from pocketdet.export.quantise import Statistics, _largest, quantise
+from pocketdet.export.quantise import Statistics, quantise
 from pocketdet.export.watch import measure_peaks
 
 Floats = NDArray[np.float32]
@@ -28,13 +28,6 @@ def run(model: onnx.ModelProto, images: NDArray[np.generic], level: object = LEV
     options.graph_optimization_level = level
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, {model.graph.input[0].name: images})[0]
-
-
-def test_two_weights_of_one_sign_share_a_step_that_sixteen_bits_can_add():
-    pointwise = np.array([[3, 2, -4], [3, -1, -4], [0, 0, 7], [-5, -5, 1]], np.float32)[:, :, None, None]
-    np.testing.assert_array_equal(_largest(pointwise), [5, 5, 7, 10])
-    depthwise = np.array([[3, 2, -4], [5, 5, 5]], np.float32)[:, None, None, :]
-    np.testing.assert_array_equal(_largest(depthwise), [4, 5])
 
 
 @pytest.mark.parametrize(("group", "kernel"), [(1, 1), (1, 3), (16, 3)])

@@ -1,5 +1,6 @@
 """A float ONNX graph becomes one that computes with 8-bit integers, as far as that costs little."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 from pocketdet.core.decode import sigmoid
 from pocketdet.export.equalise import equalise
 from pocketdet.export.quantise import Statistics, measure, quantise
+from pocketdet.export.rounding import round_weights
 from pocketdet.export.watch import Floats, measure_peaks, watch
 
 PEAK_PICTURES = 24
+ROUNDING_PICTURES = 24
 JUDGE_PICTURES = 12
 SEARCH_PICTURES = 3
 # Of the raw outputs, as ``_Judge`` weighs them. On 260 pictures of voc12-animals' train split that are none of the
@@ -35,6 +38,8 @@ def to_int8(model: onnx.ModelProto, pictures: NDArray[np.uint8], tell: Callable[
     tell(f"int8: measuring how large values become on {len(pictures)} pictures")
     statistics = measure(model, pictures, lambda done: tell(f"int8: {done} of {len(pictures)} pictures"))
     names = list(statistics.ranges)
+    weights = round_weights(model, set(names), _spread(pictures, ROUNDING_PICTURES))
+    statistics = dataclasses.replace(statistics, weights=weights)
     whole = judge.error(quantise(model, statistics, names))
     if whole <= MAX_ERROR:
         tell(f"int8: all {len(names)} tensors are bytes: error {whole:.3f} (limit {MAX_ERROR})")

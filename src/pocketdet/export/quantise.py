@@ -13,19 +13,18 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from pocketdet.export.rounding import MIN_SCALE, weight_scales
 from pocketdet.export.watch import Floats, before_swish, watch
 
 Scale = tuple[Floats, NDArray[np.uint8]]  # of one step, and the byte that means 0
 Arrays = dict[str, NDArray[Any]]
 LEVELS = 255  # of an activation, above zero
-WEIGHT_LIMIT = 127
 BIAS_LIMIT = 2**30  # of 32-bit integers; a channel whose weights are nearly nothing would pass it
 KEEPS_SCALE = ("MaxPool", "Resize")
 FUSED = ("Clip", "Relu")  # into the convolution in front
 STORABLE = ("Sub", "Conv", "Add", "Mul", "Concat", "HardSigmoid", *KEEPS_SCALE, *FUSED)
 SAMPLES_PER_PICTURE = 500
 PROGRESS_EVERY = 50
-MIN_SCALE = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +34,12 @@ class Statistics:
     Args:
         ranges: (low, high) of each, as one byte tells it apart best; zero is within.
         means: Of each, a value a channel.
+        weights: Of convolutions, whole numbers, as ``round_weights`` found them; those of others are the nearest ones.
     """
 
     ranges: Mapping[str, tuple[float, float]]
     means: Mapping[str, Floats]
+    weights: Mapping[str, Floats] = dataclasses.field(default_factory=dict)
 
 
 def measure(
@@ -90,14 +91,20 @@ def quantise(model: onnx.ModelProto, statistics: Statistics, stored: Collection[
     for node in graph.node:
         name, source = node.output[0], node.input[0]
         if node.op_type == "Conv":
-            nodes += _quantise_weights(node, scales.get(source), statistics.means.get(source), arrays)
+            nodes += _quantise_weights(node, scales.get(source), statistics, arrays)
         for index, value in enumerate(node.input):
             if value in scales:
                 node.input[index] = f"{value}_float"
-        nodes.append(node)
-        if name in stored:
+        if node.op_type == "Sub" and name in stored:
+            scales[name] = np.ones((), np.float32), arrays[node.input[1]].reshape(-1)[0].astype(np.uint8)
+            node = onnx.helper.make_node(
+                "DequantizeLinear", [nodes.pop().input[0], f"{name}_scale", f"{name}_zero"], [name]
+            )
+        elif name in stored:
             keeps = node.op_type in KEEPS_SCALE and source in scales
             scales[name] = scales[source] if keeps else _scale(*statistics.ranges[name])
+        nodes.append(node)
+        if name in scales:
             arrays |= {f"{name}_scale": scales[name][0], f"{name}_zero": scales[name][1]}
             nodes += _pair(name)
     del graph.node[:], graph.initializer[:]
@@ -141,17 +148,20 @@ def _scale(low: float, high: float) -> Scale:
 
 
 def _quantise_weights(
-    node: onnx.NodeProto, source: Scale | None, mean: Floats | None, arrays: Arrays
+    node: onnx.NodeProto, source: Scale | None, statistics: Statistics, arrays: Arrays
 ) -> list[onnx.NodeProto]:
     """Of a convolution; what the rounding shifts its outputs by on average, its bias takes back: 1906.04721 §4.2.
 
     The bias becomes integers, too, where the input is bytes: in the scale that the products have.
     """
     name, weight, bias = node.output[0], arrays[node.input[1]], arrays[node.input[2]]
-    scale = np.maximum(_largest(weight) / WEIGHT_LIMIT, MIN_SCALE)
+    scale = own_scale = weight_scales(weight)
     if source is not None:
         scale = np.maximum(scale, np.abs(bias) / source[0] / BIAS_LIMIT)
-    integers = np.round(weight / scale[:, None, None, None])
+    nearest = np.round(weight / scale[:, None, None, None])
+    is_own = (scale == own_scale)[:, None, None, None]
+    integers = np.where(is_own, statistics.weights.get(name, nearest), nearest)
+    mean = statistics.means.get(node.input[0])
     if mean is not None:
         error = (weight - integers * scale[:, None, None, None]).sum(axis=(2, 3))  # (out, in of a group)
         means = mean.reshape(-1, error.shape[1])  # a row a group
@@ -170,19 +180,6 @@ def _quantise_weights(
     return [
         onnx.helper.make_node("DequantizeLinear", [part, f"{part}_scale"], [f"{part}_float"], axis=0) for part in parts
     ]
-
-
-def _largest(weight: Floats) -> Floats:
-    """Of each output channel, what 127 has to stand for.
-
-    Kernels for x86 without VNNI add two products of an unsigned and a signed byte in 16 bits, so that no two weights
-    may pass 128 together. A depthwise convolution is added up in 32 bits.
-    """
-    ordered = np.sort(weight.reshape(len(weight), -1))
-    largest: Floats = np.maximum(ordered[:, -1], -ordered[:, 0])
-    if weight.shape[1] > 1:
-        largest = np.maximum(largest, np.maximum(ordered[:, -2:].sum(axis=1), -ordered[:, :2].sum(axis=1)))
-    return largest
 
 
 def _pair(name: str) -> list[onnx.NodeProto]:
