@@ -8,7 +8,7 @@ CHECKED = src tests benchmarks recipes
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo docs test test-tflite format page clean python-version
+.PHONY: help demo docs test test-tflite format page clean python-version chromium
 
 help:
 	@echo "make demo     find animals in a bundled picture (base install, no torch)"
@@ -27,7 +27,7 @@ docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
 	@echo "the site is build/site/index.html"
 
-test: .venv/.installed .venv-oracle/.installed
+test: .venv/.installed .venv-oracle/.installed chromium
 	.venv/bin/ruff format --check $(CHECKED)
 	.venv/bin/ruff check $(CHECKED)
 	.venv/bin/mypy --strict src
@@ -56,6 +56,13 @@ format: .venv/.installed
 	@echo "Installing pocketdet with all that its tests need into .venv (5.6 GB with a CUDA build of torch) ..."
 	@.venv/bin/python $(PIP_INSTALL) --editable '.[dev]'
 	@touch $@
+
+# The tests of the pages skip where there is no Chromium. A machine of CI's own gets Debian's; no other is touched.
+chromium:
+	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && ! command -v chromedriver >/dev/null && command -v apt-get >/dev/null; then \
+	export DEBIAN_FRONTEND=noninteractive; \
+	{ timeout 120 apt-get update -qq && timeout 240 apt-get install -y -qq --no-install-recommends chromium chromium-driver; } >&2 || \
+	echo "Chromium could not be installed: the tests of the pages are skipped" >&2; fi
 
 # What tests compare darknet files with: OpenCV 5, which training uses, no longer reads them.
 .venv-oracle/.installed: | python-version
