@@ -62,7 +62,6 @@ NOT_RUN = {  # by a pattern of how the command begins
     "pocketdet export yolov4.safetensors": ANOTHER_EXPORT,
     "pocketdet export animals --format (executorch|coreml)": ANOTHER_EXPORT,
     "pocketdet predict photo.jpg --model animals.pte": "needs the file of an export that is not run",
-    "pocketdet benchmark animals.onnx": "needs the files of exports that are not run",
     "pocketdet benchmark .* --plot docs/": "draws into the documents; the one of export.md is run",
 }
 
