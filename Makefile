@@ -8,7 +8,7 @@ CHECKED = src tests benchmarks recipes
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo docs test test-tflite format page clean python-version chromium
+.PHONY: help demo docs test test-tflite format page clean python-version debian-packages
 
 help:
 	@echo "make demo     find animals in a bundled picture (base install, no torch)"
@@ -27,7 +27,7 @@ docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
 	@echo "the site is build/site/index.html"
 
-test: .venv/.installed .venv-oracle/.installed chromium
+test: .venv/.installed .venv-oracle/.installed debian-packages
 	.venv/bin/ruff format --check $(CHECKED)
 	.venv/bin/ruff check $(CHECKED)
 	.venv/bin/mypy --strict src
@@ -57,12 +57,15 @@ format: .venv/.installed
 	@.venv/bin/python $(PIP_INSTALL) --editable '.[dev]'
 	@touch $@
 
-# The tests of the pages skip where there is no Chromium. A machine of CI's own gets Debian's; no other is touched.
-chromium:
-	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && ! command -v chromedriver >/dev/null && command -v apt-get >/dev/null; then \
+# Tests skip where there is no Chromium, which opens the pages, and no RTSP server, which plays a camera. A machine of
+# CI's own gets Debian's; no other is touched.
+debian-packages:
+	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	! { command -v chromedriver && command -v rtsp-server-perl; } >/dev/null; then \
 	export DEBIAN_FRONTEND=noninteractive; \
-	{ timeout 120 apt-get update -qq && timeout 240 apt-get install -y -qq --no-install-recommends chromium chromium-driver; } >&2 || \
-	echo "Chromium could not be installed: the tests of the pages are skipped" >&2; fi
+	{ timeout 120 apt-get update -qq && timeout 240 apt-get install -y -qq --no-install-recommends \
+	chromium chromium-driver rtsp-server-perl; } >&2 || \
+	echo "Chromium and rtsp-server-perl could not be installed: their tests are skipped" >&2; fi
 
 # What tests compare darknet files with: OpenCV 5, which training uses, no longer reads them.
 .venv-oracle/.installed: | python-version
