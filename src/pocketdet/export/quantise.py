@@ -95,7 +95,7 @@ def quantise(model: onnx.ModelProto, statistics: Statistics, stored: Collection[
         for index, value in enumerate(node.input):
             if value in scales:
                 node.input[index] = f"{value}_float"
-        if node.op_type == "Sub" and name in stored:
+        if node.op_type == "Sub" and name in stored:  # of the pixels, which are bytes before their cast to float
             scales[name] = np.ones((), np.float32), arrays[node.input[1]].reshape(-1)[0].astype(np.uint8)
             node = onnx.helper.make_node(
                 "DequantizeLinear", [nodes.pop().input[0], f"{name}_scale", f"{name}_zero"], [name]

@@ -88,7 +88,7 @@ class OpenVinoBackend:
     def _compile(self, shape: tuple[int, ...]) -> Any:
         """For one shape of the input, even where the file takes any.
 
-        That is a quarter faster, and with 8-bit integers OpenVINO 2026 crashes on CPUs with AMX where the input's shape
+        That is faster, and with 8-bit integers OpenVINO 2026 crashes on CPUs with AMX where the input's shape
         is open: https://github.com/openvinotoolkit/openvino/issues/37577.
         """
         if shape not in self._compiled:
