@@ -35,8 +35,8 @@ def load(model: str | Path = "animals", threads: int | None = None, nms: Nms = "
     Args:
         model: The name of a bundled detector, an exported file such as ``cats.onnx``, a ``.safetensors`` checkpoint or
             the folder of a training run, whose best checkpoint is taken. Checkpoints need torch.
-        threads: Of one run of an exported file, and how many pictures of several are worked on at once; by default as
-            many as the machine has cores.
+        threads: That an exported file runs on, and how many pictures of several are worked on at once, which then share
+            them; by default as many as the machine has cores.
         nms: "iou", or "diou" to keep boxes that overlap much with distant centres.
 
     Raises:
@@ -45,10 +45,10 @@ def load(model: str | Path = "animals", threads: int | None = None, nms: Nms = "
     """
     bundled = bundled_models()
     if str(model) in bundled:
-        return Predictor(open_backend(_checked(bundled[str(model)]), threads), nms, threads)
+        return _open(_checked(bundled[str(model)]), threads, nms)
     path = Path(model)
     if find_runtime(path) is not None:
-        return Predictor(open_backend(path, threads), nms, threads)
+        return _open(path, threads, nms)
     if not path.exists():
         raise ModelFileError(
             f"{model}: no such file, and no bundled detector has this name (bundled: {', '.join(bundled) or 'none'}); "
@@ -132,6 +132,15 @@ def require_packages(purpose: str, names: Sequence[str] = MODEL_PACKAGES) -> Non
         raise MissingExtraError(
             f'{purpose} needs {", ".join(missing)}, not installed here; run: pip install "pocketdet[train]"'
         )
+
+
+def _open(path: Path, threads: int | None, nms: Nms) -> Predictor:
+    """An exported file."""
+
+    def open_shared(streams: int) -> Backend:
+        return open_backend(path, threads, streams)
+
+    return Predictor(open_backend(path, threads), nms, threads, open_shared)
 
 
 def _checked(model: BundledModel) -> Path:

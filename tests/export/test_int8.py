@@ -117,8 +117,9 @@ def test_a_missing_or_changed_file_of_an_openvino_model_is_named(openvino_model:
         open_backend(openvino_model)
 
 
-def test_openvino_answers_several_threads_at_once(openvino_model: Path):
-    backend = open_backend(openvino_model, 1)
+@pytest.mark.parametrize(("threads", "streams"), [(1, 1), (2, 2)])
+def test_openvino_answers_several_threads_at_once(openvino_model: Path, threads: int, streams: int):
+    backend = open_backend(openvino_model, threads, streams)
     alone = [backend.run(PICTURES[n : n + 1])[0].boxes for n in range(4)]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda n: backend.run(PICTURES[n % 4 : n % 4 + 1])[0].boxes, range(32)))

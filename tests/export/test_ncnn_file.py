@@ -33,10 +33,12 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Expo
     return export(checkpoint, tmp_path_factory.mktemp("ncnn") / "small.ncnn.param", format="ncnn")
 
 
-def test_the_files_compute_the_checkpoints_logits(checkpoint: Path, exported: ExportReport):
+@pytest.mark.parametrize(("threads", "streams"), [(1, 1), (2, 2)])
+def test_the_files_compute_the_checkpoints_logits(checkpoint: Path, exported: ExportReport, threads: int, streams: int):
     images = np.random.default_rng(0).integers(0, 256, (3, 96, 128, 3), np.uint8)
     expected = TorchBackend(*load_detector(checkpoint)).run(images)
-    for ours, theirs in zip(open_backend(exported.path, threads=1).run(images), expected, strict=True):
+    file = open_backend(exported.path, threads, streams)
+    for ours, theirs in zip(file.run(images), expected, strict=True):
         for a, b in zip(ours, theirs, strict=True):
             assert a.dtype == np.float32
             np.testing.assert_allclose(a, b, atol=1e-3)

@@ -1,6 +1,7 @@
 """A TFLite file written by hand, on LiteRT: no converter is needed to run one."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,15 @@ def test_outputs_are_the_logits_worked_by_hand(tiny_tflite, tiny_metadata, red_c
     assert levels[0].objectness[1, 0, 3, 2] == pytest.approx(10, abs=1e-4)
     assert levels[1].objectness[1, 0, 1, 1] == pytest.approx(20 / 4 - 10, abs=1e-4)
     np.testing.assert_allclose(levels[0].classes[1, :2, 3, 2], [20, -20], atol=1e-4)
+
+
+def test_two_runs_share_the_threads_and_each_has_an_interpreter(tiny_tflite, red_cell):
+    backend = open_backend(tiny_tflite, threads=2, streams=2)
+    with ThreadPoolExecutor(2) as pool:
+        pictures = [np.roll(red_cell, 8 * n, axis=1)[None] for n in range(6)]
+        for n, levels in enumerate(pool.map(backend.run, pictures)):
+            assert levels[0].objectness[0, 0, 3].argmax() == 2 + n
+    assert backend._idle.qsize() == 2
 
 
 def test_load_finds_the_red_cell_as_onnx_runtime_does(tiny_tflite, tiny_model, red_cell):

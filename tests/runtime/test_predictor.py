@@ -140,6 +140,24 @@ def test_pictures_on_threads_give_what_one_after_the_other_gives(tiny_model, pic
         assert a.source == b.source
 
 
+def test_several_pictures_or_tiles_share_the_threads_and_a_single_one_has_them_all(tiny_model, red_cell):
+    opened = []
+
+    def open_shared(streams):
+        opened.append(OnnxBackend(tiny_model, threads=2, streams=streams))
+        return opened[-1]
+
+    predictor = Predictor(OnnxBackend(tiny_model, threads=2), threads=2, open_shared=open_shared)
+    alone = predictor.predict(red_cell)
+    assert [len(d) for d in predictor.predict([red_cell])] == [1]
+    assert opened == []
+    for found in predictor.predict([red_cell] * 5):
+        np.testing.assert_array_equal(found.boxes, alone.boxes)
+        np.testing.assert_array_equal(found.scores, alone.scores)
+    assert len(predictor.predict(np.tile(red_cell, (2, 2, 1)), tiles=64)) == 4
+    assert len(opened) == 1
+
+
 @pytest.mark.parametrize("kind", ["array", "file"])
 def test_tiles_find_what_is_too_small_in_the_whole_picture(predictor, red_cell, tmp_path, kind):
     large = np.zeros((112, 112, 3), np.uint8)
@@ -156,13 +174,11 @@ def test_tiles_find_what_is_too_small_in_the_whole_picture(predictor, red_cell, 
 
 
 def test_a_picture_that_is_one_tile_is_looked_at_once(predictor, red_cell, monkeypatch):
-    sizes = []
-    detect = Predictor.detect
-    monkeypatch.setattr(
-        Predictor, "detect", lambda *args: (sizes.append(args[1][0].letterbox.image_size), detect(*args))[1]
-    )
+    runs = []
+    run = OnnxBackend.run
+    monkeypatch.setattr(OnnxBackend, "run", lambda backend, images: (runs.append(len(images)), run(backend, images))[1])
     np.testing.assert_allclose(predictor.predict(red_cell, tiles=640).boxes, RED_BOX, atol=1e-3)
-    assert sizes == [(64, 64)]
+    assert runs == [1]
 
 
 def test_tiles_that_are_too_small_are_an_error(predictor, red_cell):

@@ -1,6 +1,8 @@
 """From pictures to detections, whatever runs the network."""
 
 import dataclasses
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -50,19 +52,30 @@ class Predictor:
         nms: "iou", or "diou" to keep boxes that overlap much with distant centres.
         threads: Pictures of several, and tiles of one, that are worked on at once; by default as many as the machine
             has cores.
+        open_shared: Opens the same network for so many runs at once, which share the threads; called when a second
+            picture or tile comes. Without it all pictures go through ``backend``.
 
     Raises:
         SettingsError: There is no such ``nms``, or the file has its own, which is "iou".
     """
 
-    def __init__(self, backend: Backend, nms: Nms = "iou", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        nms: Nms = "iou",
+        threads: int | None = None,
+        open_shared: Callable[[int], Backend] | None = None,
+    ) -> None:
         if nms not in NMS_OVERLAPS:
             raise SettingsError(f"nms is {nms!r}; it must be one of {', '.join(NMS_OVERLAPS)}")
         if nms != "iou" and backend.metadata.outputs == "suppressed":
             raise SettingsError(f'nms is "{nms}", but the file was exported with its own NMS, which is "iou"')
         self._backend = backend
         self._nms = nms
-        self._threads = threads
+        self._threads = threads or os.cpu_count() or 1
+        self._open_shared = open_shared
+        self._shared: Backend | None = None
+        self._opening = threading.Lock()
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -156,15 +169,16 @@ class Predictor:
         wish = _Wish(score_threshold, iou_threshold, keep_image, tiles)
         wish.check()
 
-        def look(picture: tuple[Source, ImageError | None]) -> Detections:
-            source, error = picture
-            if error is not None:
-                raise error
-            return self._predict_one(source, wish)
-
         # The tiles of one picture already keep all threads busy.
         threads = self._threads if tiles is None else 1
-        for (source, _), result in map_in_order(look, _each_picture(sources), threads):
+
+        def look(picture: tuple[int, tuple[Source, ImageError | None]]) -> Detections:
+            number, (source, error) = picture
+            if error is not None:
+                raise error
+            return self._predict_one(source, wish, self._backend_for(number, threads))
+
+        for (_, (source, _)), result in map_in_order(look, enumerate(_each_picture(sources)), threads):
             try:
                 found = result()
             except ImageError as error:
@@ -217,24 +231,37 @@ class Predictor:
         Raises:
             SettingsError: A threshold is not in 0 to 1.
         """
+        return self._detect(self._backend, batch, thresholds)
+
+    def _detect(
+        self, backend: Backend, batch: Sequence[Prepared], thresholds: Sequence[tuple[float, float]]
+    ) -> list[Detections]:
         for score_threshold, iou_threshold in thresholds:
             _check_thresholds(score_threshold, iou_threshold)
         images = batch[0].image[None] if len(batch) == 1 else np.stack([prepared.image for prepared in batch])
         found: list[Detections] = []
-        for (_, letterbox), decoded in zip(
-            batch, find_boxes(self._backend, images, thresholds, self._nms), strict=True
-        ):
+        for (_, letterbox), decoded in zip(batch, find_boxes(backend, images, thresholds, self._nms), strict=True):
             boxes = letterbox.to_image(decoded.boxes)
             found.append(Detections(boxes, decoded.scores, decoded.class_ids, self.class_names, letterbox.image_size))
         return found
 
-    def _predict_one(self, source: Source, wish: "_Wish") -> Detections:
+    def _backend_for(self, number: int, at_once: int) -> Backend:
+        """For one of several pictures or tiles; the first does not wait for another network to be opened."""
+        if number == 0 or at_once == 1 or self._open_shared is None:
+            return self._backend
+        with self._opening:
+            if self._shared is None:
+                self._shared = self._open_shared(at_once)
+            return self._shared
+
+    def _predict_one(self, source: Source, wish: "_Wish", backend: Backend | None = None) -> Detections:
         wish.check()
         has_path = isinstance(source, str | Path)
         pixels = read_image(source).pixels if wish.keep_image and not has_path else None
         image = source if pixels is None else pixels
         if wish.tiles is None:
-            found = self.detect([self.prepare(image)], [(wish.score_threshold, wish.iou_threshold)])[0]
+            thresholds = [(wish.score_threshold, wish.iou_threshold)]
+            found = self._detect(backend or self._backend, [self.prepare(image)], thresholds)[0]
         else:
             found = self._detect_in_tiles(image, wish.tiles, wish)
         return dataclasses.replace(found, source=str(source) if has_path else "", image=pixels)
@@ -245,17 +272,20 @@ class Predictor:
         picture, size = read_image(source) if isinstance(source, np.ndarray) else read_picture(source)
         whole = Tile(0, 0, size[1], size[0])
 
-        def look(tile: Tile) -> Detections:
+        def look(numbered: tuple[int, Tile]) -> Detections:
+            number, tile = numbered
             if tile == whole:
                 part = picture
             elif isinstance(picture, np.ndarray):
                 part = picture[tile.top : tile.bottom, tile.left : tile.right]
             else:
                 part = picture.crop(tile)
-            return self.detect([self._letterboxed(part, tile.size)], [(wish.score_threshold, wish.iou_threshold)])[0]
+            thresholds = [(wish.score_threshold, wish.iou_threshold)]
+            backend = self._backend_for(number, self._threads)
+            return self._detect(backend, [self._letterboxed(part, tile.size)], thresholds)[0]
 
         tiles = dict.fromkeys((*place_tiles(size, side), whole))  # once, where the whole picture is the only tile
-        parts = [(tile, result()) for tile, result in map_in_order(look, tiles, self._threads)]
+        parts = [(tile, result()) for (_, tile), result in map_in_order(look, enumerate(tiles), self._threads)]
         return merge_tiles(parts, whole, wish.iou_threshold, self._nms)
 
     def _enough(self, full: tuple[int, int]) -> tuple[int, int]:

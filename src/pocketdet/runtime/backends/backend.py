@@ -1,5 +1,6 @@
 """What every runtime promises: pixels in, raw head outputs out."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -43,6 +44,13 @@ class BoxBackend(Backend, Protocol):
             images: As ``run`` takes them.
             thresholds: Those of ``THRESHOLDS``, where the file has its own NMS; else none.
         """
+
+
+def threads_of_a_run(threads: int | None, streams: int) -> int | None:
+    """Where so many runs share the threads; ``None`` where the runtime may choose."""
+    if streams == 1:
+        return threads
+    return max(1, (threads or os.cpu_count() or 1) // streams)
 
 
 def output_names(num_levels: int) -> list[str]:

@@ -20,6 +20,7 @@ class ExecuTorchBackend:
         path: The ``.pte`` file; its sidecar lies beside it.
         threads: Of one run; by default ExecuTorch's choice. It has one pool of threads a process, so the first program
             decides for all.
+        streams: Without effect: one run follows the other.
 
     Raises:
         ModelFileError: A file is missing, cut, changed or not exported by pocketdet.
@@ -28,7 +29,7 @@ class ExecuTorchBackend:
 
     _pool: int | None = None  # threads of the process, once a program is loaded
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, streams: int = 1) -> None:
         import torch  # ExecuTorch's Python runtime takes and gives its tensors, and has it with it
         from executorch.extension.pybindings import portable_lib
 

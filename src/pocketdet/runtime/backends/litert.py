@@ -1,7 +1,7 @@
 """TFLite files on LiteRT."""
 
-import threading
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pocketdet.core.decode import LevelLogits
 from pocketdet.core.tflite_archive import read_metadata
 from pocketdet.errors import ModelFileError
-from pocketdet.runtime.backends.backend import INPUT_NAME, expected_channels, output_names
+from pocketdet.runtime.backends.backend import INPUT_NAME, expected_channels, output_names, threads_of_a_run
 
 
 class LiteRtBackend:
@@ -18,13 +18,14 @@ class LiteRtBackend:
 
     Args:
         path: The file.
-        threads: Of one run; by default LiteRT's choice.
+        threads: By default LiteRT's choice.
+        streams: How many runs share them.
 
     Raises:
         ModelFileError: The file is missing, cut, changed or not exported by pocketdet.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+    def __init__(self, path: str | Path, threads: int | None = None, streams: int = 1) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         self._path = path = Path(path)
@@ -33,17 +34,21 @@ class LiteRtBackend:
         content = path.read_bytes()
         self.metadata = read_metadata(content, str(path))
         try:
-            self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)
-            self._interpreter.allocate_tensors()
+            own = threads_of_a_run(threads, streams)
+            interpreters = [Interpreter(model_content=content, num_threads=own) for _ in range(streams)]
+            for interpreter in interpreters:
+                interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelFileError(
                 f"{path}: LiteRT cannot read this file as a model ({error}); export it again"
             ) from error
-        inputs = self._interpreter.get_input_details()
-        outputs = {detail["name"]: detail for detail in self._interpreter.get_output_details()}
+        inputs = interpreters[0].get_input_details()
+        outputs = {detail["name"]: detail for detail in interpreters[0].get_output_details()}
         self._check_graph(inputs, outputs)
         self._input = inputs[0]["index"]
-        self._one_at_a_time = threading.Lock()
+        self._idle: SimpleQueue[Any] = SimpleQueue()  # an interpreter is for one thread at a time
+        for interpreter in interpreters:
+            self._idle.put(interpreter)
         self._outputs = [outputs[name]["index"] for name in output_names(len(self.metadata.strides))]
 
     def run(self, images: NDArray[np.uint8]) -> list[LevelLogits]:
@@ -62,10 +67,13 @@ class LiteRtBackend:
 
     def _run_one(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """``(H, W, 3)`` to nine ``(1, C, H, W)``; the file's own order is ``(1, H, W, C)``."""
-        with self._one_at_a_time:  # an interpreter is for one thread at a time
-            self._interpreter.set_tensor(self._input, image[None])
-            self._interpreter.invoke()
-            return [self._interpreter.get_tensor(index).transpose(0, 3, 1, 2) for index in self._outputs]
+        interpreter = self._idle.get()
+        try:
+            interpreter.set_tensor(self._input, image[None])
+            interpreter.invoke()
+            return [interpreter.get_tensor(index).transpose(0, 3, 1, 2) for index in self._outputs]
+        finally:
+            self._idle.put(interpreter)
 
     def _check_graph(self, inputs: list[dict[str, Any]], outputs: dict[str, dict[str, Any]]) -> None:
         """The graph must be the one that the metadata describe, else boxes would be wrong in silence."""

@@ -10,7 +10,7 @@ from pocketdet.core.decode import LevelLogits
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.core.sidecar import read_sidecar
 from pocketdet.errors import ModelFileError
-from pocketdet.runtime.backends.backend import INPUT_NAME, expected_channels, output_names
+from pocketdet.runtime.backends.backend import INPUT_NAME, expected_channels, output_names, threads_of_a_run
 
 
 def weights_path(path: Path) -> Path:
@@ -23,13 +23,14 @@ class NcnnBackend:
 
     Args:
         path: The ``.ncnn.param`` file; its ``.ncnn.bin`` and its ``.json`` lie beside it.
-        threads: Of one run; by default as many as the machine has cores.
+        threads: By default as many as the machine has cores.
+        streams: How many runs share them.
 
     Raises:
         ModelFileError: A file is missing, cut, changed or not exported by pocketdet.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, streams: int = 1) -> None:
         import ncnn
 
         self._path = path
@@ -40,8 +41,8 @@ class NcnnBackend:
         # Where the processor could, ncnn would round between its layers; float32 is what the gate measures.
         options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
         options.use_bf16_packed = options.use_bf16_storage = False
-        if threads is not None:
-            options.num_threads = threads
+        if (own := threads_of_a_run(threads, streams)) is not None:
+            options.num_threads = own
         if self._net.load_param(str(path)) or self._net.load_model(str(weights_path(path))):
             raise ModelFileError(f"{path}: ncnn cannot read this file as a model; export it again")
         self._names = output_names(len(self.metadata.strides))

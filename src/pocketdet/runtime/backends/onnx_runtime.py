@@ -11,7 +11,7 @@ from pocketdet.core.decode import LevelLogits
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.core.seal import is_intact
 from pocketdet.errors import ModelFileError
-from pocketdet.runtime.backends.backend import INPUT_NAME, check_outputs, expected_shapes
+from pocketdet.runtime.backends.backend import INPUT_NAME, check_outputs, expected_shapes, threads_of_a_run
 
 METADATA_KEY = "pocketdet"  # in an ONNX file's metadata_props
 SILENT = 4  # ONNX Runtime's log level "fatal": what goes wrong is raised, not printed
@@ -22,13 +22,14 @@ class OnnxBackend:
 
     Args:
         path: The file.
-        threads: Of one run; by default as many as the machine has cores.
+        threads: By default as many as the machine has cores.
+        streams: How many runs share them.
 
     Raises:
         ModelFileError: The file is missing, cut, changed or not exported by pocketdet.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+    def __init__(self, path: str | Path, threads: int | None = None, streams: int = 1) -> None:
         import onnxruntime  # 60 ms that a failing command line need not pay
 
         self._path = path = Path(path)
@@ -38,8 +39,7 @@ class OnnxBackend:
         options.log_severity_level = SILENT
         # Threads that spin while they wait take the cores from the decoder, other runs and other programs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads_of_a_run(threads, streams) or 0  # 0: as many as there are cores
         content = path.read_bytes()
         try:
             # Without ONNX Runtime's fallback, which prints and tries the same again.

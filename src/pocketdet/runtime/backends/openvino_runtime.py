@@ -22,19 +22,22 @@ class OpenVinoBackend:
 
     Args:
         path: The ``.xml`` file; its ``.bin`` and sidecar lie beside it.
-        threads: Of one run; by default as OpenVINO chooses.
+        threads: By default as OpenVINO chooses.
+        streams: How many runs share them.
 
     Raises:
         ModelFileError: A file is missing, cut, changed or not exported by pocketdet.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+    def __init__(self, path: str | Path, threads: int | None = None, streams: int = 1) -> None:
         import openvino
 
         self._path = path = Path(path)
         self.metadata = read_sidecar(path)
         self._names = list(expected_shapes(self.metadata))
         self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if streams > 1:
+            self._options["NUM_STREAMS"] = streams
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._core = openvino.Core()

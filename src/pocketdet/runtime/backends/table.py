@@ -14,7 +14,7 @@ class Runtime(NamedTuple):
 
     Args:
         module: In this folder.
-        backend: The class in it; it takes the file and the number of threads.
+        backend: The class in it; it takes the file, the number of threads and that of streams.
         package: That has to be installed.
         extra: Of pocketdet, which installs it; nothing where the base install has it.
     """
@@ -40,12 +40,14 @@ def find_runtime(path: str | Path) -> Runtime | None:
     return next((runtime for suffix, runtime in RUNTIMES.items() if name.endswith(suffix)), None)
 
 
-def open_backend(path: str | Path, threads: int | None = None) -> Backend:
+def open_backend(path: str | Path, threads: int | None = None, streams: int = 1) -> Backend:
     """Open an exported file by its own runtime.
 
     Args:
         path: The file.
-        threads: Of one run; by default as many as the machine has cores.
+        threads: By default as many as the machine has cores.
+        streams: How many runs share the threads, if so many are asked for at once: of two pictures on two threads each
+            has one, which is faster than both threads for one and then for the other.
 
     Raises:
         ModelFileError: The file is missing, cut, changed, not exported by pocketdet or of an unknown kind.
@@ -59,4 +61,4 @@ def open_backend(path: str | Path, threads: int | None = None) -> Backend:
             f'{path}: to run this file install {runtime.package}: pip install "pocketdet[{runtime.extra}]"'
         )
     module = importlib.import_module(f"pocketdet.runtime.backends.{runtime.module}")
-    return cast(Backend, getattr(module, runtime.backend)(Path(path), threads))
+    return cast(Backend, getattr(module, runtime.backend)(Path(path), threads, streams))
