@@ -47,10 +47,11 @@ def bounds(image: np.ndarray, channel: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("epoch", range(8))
-@pytest.mark.parametrize("flip", [0.0, 1.0])
-def test_a_box_stays_on_its_object_when_the_picture_is_moved(epoch: int, flip: float) -> None:
-    plan = planner([RED], dataclasses.replace(PLAIN, flip=flip)).draw(epoch, 0)
+@pytest.mark.parametrize(("flip", "turn"), [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
+def test_a_box_stays_on_its_object_when_the_picture_is_moved(epoch: int, flip: float, turn: float) -> None:
+    plan = planner([RED], dataclasses.replace(PLAIN, flip=flip, turn=turn)).draw(epoch, 0)
     assert plan.flips == bool(flip)
+    assert bool(plan.turns) == bool(turn)
     assert np.abs(plan.boxes[0] - bounds(draw([RED], plan), 0)).max() <= 1
 
 
@@ -121,12 +122,13 @@ def test_colour_changes_grey_only_in_brightness() -> None:
 
 
 def test_torch_draws_the_plans_that_opencv_draws(drawn_pictures: Sequence[Sample]) -> None:
-    settings = dataclasses.replace(PLAIN, mosaic=0.5, mixup=0.3, cutmix=0.3, copy_paste=0.3, flip=0.5)
+    settings = dataclasses.replace(PLAIN, mosaic=0.5, mixup=0.3, cutmix=0.3, copy_paste=0.3, flip=0.5, turn=0.75)
     drawn = planner(drawn_pictures, settings)
     plans = [drawn.draw(epoch, number) for epoch in range(4) for number in range(len(drawn_pictures))]
     gpu = on_this_device(drawn_pictures)
     theirs = (gpu.render(stack_plans(plans)) * 255).numpy()
     assert theirs.shape == (len(plans), 3, SIZE, SIZE)
+    assert {plan.turns for plan in plans} == {0, 1, 2, 3}
     for plan, image in zip(plans, theirs, strict=True):
         ours = render(plan, lambda number: drawn_pictures[number].image, SIZE, GREY).transpose(2, 0, 1)
         assert np.abs(ours - image).mean() < 2  # OpenCV rounds hue to 2 degrees, and positions to 1/32 of a pixel

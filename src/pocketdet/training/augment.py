@@ -1,4 +1,4 @@
-"""What a training picture goes through, as a plan: which pictures lie where, mirrored, in which colours.
+"""What a training picture goes through, as a plan: which pictures lie where, mirrored, turned, in which colours.
 
 A plan knows geometry and targets and holds no pixels, so that ``render`` (OpenCV, on a CPU) and ``gpu`` (torch, a batch
 at once) draw the same one.
@@ -68,6 +68,7 @@ class Plan(NamedTuple):
     layers: tuple[tuple[Patch, ...], ...]  # one, or two that are blended
     blend: float  # share of the first layer
     flips: bool
+    turns: int  # by 90 degrees, counter-clockwise, after the flip
     colour: tuple[float, float, float]  # gains of hue, saturation and value
     boxes: Boxes  # (T, 4) xyxy, input pixels
     class_ids: ClassIds  # (T,)
@@ -110,7 +111,10 @@ class Planner:
         flips = bool(rng.random() < settings.flip)
         boxes = _mirror(scene.boxes, settings.size) if flips else scene.boxes
         hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * COLOUR
-        return Plan(layers, blend, flips, (float(hue), float(saturation), float(value)), boxes, scene.class_ids)
+        turns = int(rng.integers(1, 4)) if rng.random() < settings.turn else 0
+        boxes = _turn(boxes, turns, settings.size)
+        colour = (float(hue), float(saturation), float(value))
+        return Plan(layers, blend, flips, turns, colour, boxes, scene.class_ids)
 
     def _any(self, rng: np.random.Generator) -> int:
         return int(rng.integers(self.num_pictures))
@@ -225,3 +229,11 @@ def _mirror(boxes: Boxes, size: int) -> Boxes:
     mirrored = boxes.copy()
     mirrored[:, [0, 2]] = size - boxes[:, [2, 0]]
     return mirrored
+
+
+def _turn(boxes: Boxes, turns: int, size: int) -> Boxes:
+    """As ``np.rot90`` turns the picture: what was at x is at y = size - x."""
+    for _ in range(turns):
+        left, top, right, bottom = boxes.T
+        boxes = np.stack((top, size - right, bottom, size - left), axis=1)
+    return boxes

@@ -28,6 +28,7 @@ class PlanBatch(NamedTuple):
     places: Tensor  # (B, L, K, 4) float32: left, top, 1 / scale_x, 1 / scale_y
     blend: Tensor  # (B,)
     flips: Tensor  # (B,) bool
+    turns: Tensor  # (B,) int64
     colour: Tensor  # (B, 3)
 
 
@@ -50,6 +51,7 @@ def stack_plans(plans: Sequence[Plan]) -> PlanBatch:
         torch.from_numpy(places),
         torch.tensor([plan.blend for plan in plans], dtype=torch.float32),
         torch.tensor([plan.flips for plan in plans]),
+        torch.tensor([plan.turns for plan in plans]),
         torch.tensor([plan.colour for plan in plans], dtype=torch.float32),
     )
 
@@ -98,6 +100,8 @@ class GpuPictures:
             blend = plans.blend[None, :, None, None]
             rgb = torch.where(blend < 1, blend * rgb + (1 - blend) * other, rgb)
         rgb = torch.where(plans.flips[None, :, None, None], rgb.flip(3), rgb)
+        for turns in range(1, 4):
+            rgb = torch.where(plans.turns[None, :, None, None] == turns, rgb.rot90(turns, (2, 3)), rgb)
         coloured = _change_colour(rgb / 255, plans.colour)
         return coloured.transpose(0, 1).contiguous(memory_format=torch.channels_last)
 

@@ -28,7 +28,8 @@ def render(plan: Plan, read: Callable[[int], Pixels], size: int, colour: tuple[i
     for other in others:
         image = np.asarray(cv2.addWeighted(image, plan.blend, other, 1 - plan.blend, 0), np.uint8)
     if plan.flips:
-        image = np.ascontiguousarray(image[:, ::-1])
+        image = image[:, ::-1]
+    image = np.ascontiguousarray(np.rot90(image, plan.turns))
     return change_colour(image, plan.colour)
 
 

@@ -50,6 +50,8 @@ class TrainSettings:
         copy_paste: Probability that objects of other pictures are pasted in, as rectangles.
         plain_epochs: Share of the epochs, at the end, without the four above.
         flip: Probability of a mirrored picture.
+        turn: Probability of a picture turned by 90, 180 or 270 degrees, for pictures that have no up: through a
+            microscope, or from above.
         multi_scale: Every 10 steps another input size, within this share of the size; 0 is off.
         dropblock: Probability that DropBlock leaves a cell of the neck's maps out, rising from 0 over the run.
         cross_batch_norm: Batch norm over all batches of a step so far, for accumulate above 1.
@@ -112,6 +114,7 @@ class TrainSettings:
     copy_paste: float = 0.0
     plain_epochs: float = 0.3
     flip: float = 0.5
+    turn: float = 0.0
     multi_scale: float = 0.0
     dropblock: float = 0.0
     cross_batch_norm: bool = False
@@ -158,6 +161,7 @@ class TrainSettings:
             "copy_paste",
             "plain_epochs",
             "flip",
+            "turn",
             "label_smoothing",
             "self_adversarial",
         )
