@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from pocketdet.export import int8
+from pocketdet.export.centre import centre
 from pocketdet.export.equalise import equalise
 from pocketdet.export.quantise import Statistics, quantise
-from pocketdet.export.watch import measure_peaks
+from pocketdet.export.watch import measure_peaks, watch
 
 Floats = NDArray[np.float32]
 LEVELS = onnxruntime.GraphOptimizationLevel
@@ -125,3 +126,38 @@ def test_equalising_levels_what_h_swish_reads_and_changes_no_result():
     divisor = next(tensor for tensor in model.graph.initializer if tensor.name == divide.input[1])
     levelled = before / numpy_helper.to_array(divisor).ravel()
     np.testing.assert_allclose(levelled, levelled.max(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kernel", "moved"), [(1, {"stem", "branch", "sum"}), (3, set())])
+def test_centring_moves_what_1x1_convolutions_read_and_changes_no_result(kernel: int, moved: set[str]):
+    """A convolution that pads with zeros would see the border move."""
+    random = np.random.default_rng(0)
+    model = build(
+        [
+            helper.make_node("Transpose", ["images"], ["planes"], perm=[0, 3, 1, 2]),
+            helper.make_node("Cast", ["planes"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("Conv", ["pixels", "w", "b"], ["stem"]),
+            helper.make_node("Conv", ["stem", "v", "c"], ["branch"]),
+            helper.make_node("Add", ["stem", "branch"], ["sum"]),
+            helper.make_node("Conv", ["sum", "u", "d"], ["y"], pads=[kernel // 2] * 4),
+        ],
+        {
+            "w": random.normal(0, 0.02, (4, 3, 1, 1)),
+            "b": np.array([-40, 0, 5, 60]),
+            "v": random.normal(0, 0.5, (4, 4, 1, 1)),
+            "c": random.normal(0, 20, 4),
+            "u": random.normal(0, 0.5, (2, 4, kernel, kernel)),
+            "d": np.zeros(2),
+        },
+        helper.make_tensor_value_info("images", TensorProto.UINT8, [1, *PICTURES.shape[1:]]),
+        "y",
+    )
+    names = ["stem", "branch", "sum"]
+    expected, before = run(model, PICTURES[:1]), next(watch(model, names, PICTURES[:1]))
+    centre(model, PICTURES[:1])
+    np.testing.assert_allclose(run(model, PICTURES[:1]), expected, rtol=1e-4, atol=1e-3)
+    after = next(watch(model, names, PICTURES[:1]))
+    assert {name for name in names if np.abs(after[name] - before[name]).max() > 1} == moved
+    for name in moved - {"sum"}:
+        low, high = (limit(after[name], axis=(0, 2, 3)) for limit in (np.min, np.max))
+        np.testing.assert_allclose(low, -high, atol=1e-3)
