@@ -14,6 +14,7 @@ from pocketdet.errors import ModelFileError
 from pocketdet.runtime.backends.backend import INPUT_NAME, check_outputs, expected_shapes, threads_of_a_run
 
 METADATA_KEY = "pocketdet"  # in an ONNX file's metadata_props
+SPIN_MICROSECONDS = "50"
 SILENT = 4  # ONNX Runtime's log level "fatal": what goes wrong is raised, not printed
 
 
@@ -37,8 +38,9 @@ class OnnxBackend:
             raise ModelFileError(f"{path}: no such model file")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = SILENT
-        # Threads that spin while they wait take the cores from the decoder, other runs and other programs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # From one layer to the next a thread that spins is there sooner than one that has to be woken. For longer it
+        # would take the cores from the decoder, other runs and other programs.
+        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
         options.intra_op_num_threads = threads_of_a_run(threads, streams) or 0  # 0: as many as there are cores
         content = path.read_bytes()
         try:
