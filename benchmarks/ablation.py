@@ -1,45 +1,69 @@
 """What each switch of a training does to AP: the same short run with one setting changed, over some seeds.
 
-python benchmarks/ablation.py voc12-animals --start-weights v2.safetensors [--rows defaults "mosaic 0"] [--seeds 2]
+python benchmarks/ablation.py voc12-animals --start-weights v2.safetensors --results FILE [--rows base "mosaic 0"]
 
 It learns from a part of the train and extra2007 splits of a folder in VOC layout and judges by 600 other pictures of
 them, so that no split that is reported elsewhere chooses a setting. They are the same ones for all rows and seeds.
+Every run is written to FILE, a line each, when it is done; what is in there already is not run again, so that several
+processes (with other rows) can share the work, and one that was stopped goes on. At the end the table is printed.
+
+On other data: --splits train val --classes --freeze-epochs 0, as the second table of docs/training.md was made on bccd.
 """
 
 import argparse
 import dataclasses
+import json
+import statistics
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from pocketdet import load
+from pocketdet.datasets.load import load_dataset
+from pocketdet.evaluation import evaluate
 from pocketdet.training import TrainSettings, train
 
 CLASSES = ("cat", "cow", "dog", "horse", "person", "sheep")
 JUDGES = 600
+FIXED = 1000  # epochs: more than any run has
+DIOU_NMS = "nms diou"  # the detector of the base run, other boxes suppressed
 ROWS: dict[str, dict[str, object]] = {
-    "defaults": {},
+    "base": {},
     "mosaic 0": {"mosaic": 0.0},
     "mixup 0.3": {"mixup": 0.3},
     "cutmix 0.3": {"cutmix": 0.3},
-    "copy_paste 0.5": {"copy_paste": 0.5},
-    "label_smoothing 0.1": {"label_smoothing": 0.1},
-    "ema 0": {"ema": 0.0},
-    "sgd 0.02": {"optimizer": "sgd", "learning_rate": 0.02},
-    "learning_rate 0.003": {"learning_rate": 3e-3},
-    "frozen 0.003": {"learning_rate": 3e-3, "freeze_epochs": 1000},
-    "thawed 0.003": {"learning_rate": 3e-3, "freeze_epochs": 3, "backbone_learning_rate": 0.05},
-    "box_loss diou": {"box_loss": "diou"},
-    "box_loss giou": {"box_loss": "giou"},
-    "shape_iou 1": {"shape_iou": 1.0},
-    "grid_sensitivity off": {"grid_sensitivity": False},
-    "class_weights": {"class_weights": True},
-    "anchors kmeans": {"anchors": "kmeans"},
-    "neck_activation mish": {"neck_activation": "mish"},
+    "copy-paste 0.5": {"copy_paste": 0.5},
+    "flip 0": {"flip": 0.0},
+    "turn 0.75": {"turn": 0.75},
+    "plain-epochs 0": {"plain_epochs": 0.0},
+    "multi-scale 0.25": {"multi_scale": 0.25},
+    "self-adversarial 0.1": {"self_adversarial": 0.1},
     "dropblock 0.1": {"dropblock": 0.1},
-    "self_adversarial 0.1": {"self_adversarial": 0.1},
-    "multi_scale 0.25": {"multi_scale": 0.25},
+    "label-smoothing 0.1": {"label_smoothing": 0.1},
+    "class-weights": {"class_weights": True},
+    "box-loss diou": {"box_loss": "diou"},
+    "box-loss giou": {"box_loss": "giou"},
+    "shape-iou 1": {"shape_iou": 1.0},
+    "no-grid-sensitivity": {"grid_sensitivity": False},
+    "anchors kmeans": {"anchors": "kmeans"},
+    "neck-activation mish": {"neck_activation": "mish"},
+    "ema 0": {"ema": 0.0},
     "schedule constant": {"schedule": "constant"},
+    "warmup-epochs 0": {"warmup_epochs": 0.0},
+    "weight-decay 0": {"weight_decay": 0.0},
+    "optimizer sgd": {"optimizer": "sgd", "learning_rate": 0.01},
+    "learning-rate 0.001": {"learning_rate": 1e-3},
+    "learning-rate 0.004": {"learning_rate": 4e-3},
+    "accumulate 2": {"accumulate": 2, "batch_size": 8},
+    "accumulate 2, cross-batch-norm": {"accumulate": 2, "batch_size": 8, "cross_batch_norm": True},
+    "backbone learns at 0.02": {"freeze_epochs": 0, "backbone_learning_rate": 0.02},
+    "backbone learns at 0.1": {"freeze_epochs": 0, "backbone_learning_rate": 0.1},
+    "backbone learns at 0.3": {"freeze_epochs": 0, "backbone_learning_rate": 0.3},
+    "backbone learns at 1": {"freeze_epochs": 0, "backbone_learning_rate": 1.0},
+    "backbone learns at 0.1 after 2": {"freeze_epochs": 2, "backbone_learning_rate": 0.1},
+    DIOU_NMS: {},
 }
 
 
@@ -57,45 +81,73 @@ def divide(data: Path, splits: list[str], folder: Path) -> Path:
     return folder
 
 
+def run(data: Path, settings: TrainSettings, is_diou: bool) -> dict[str, float]:
+    """AP and AP50 of one training."""
+    result = train(data, settings)
+    if not is_diou:
+        return {"AP": result.ap, "AP50": result.ap50}
+    judges = load_dataset(data, ("judge",), settings.classes)
+    measured = evaluate(load(settings.output, nms="diou").predict_record, judges)
+    return {"AP": measured.ap, "AP50": measured.ap50}
+
+
+def read_results(file: Path) -> dict[tuple[str, int], dict[str, float]]:
+    lines = file.read_text().splitlines() if file.exists() else []
+    found = [json.loads(line) for line in lines]
+    return {(line["row"], line["seed"]): line for line in found}
+
+
+def print_table(results: dict[tuple[str, int], dict[str, float]]) -> None:
+    print("| run | AP | AP50 | mean AP50 less base's |\n|---|---|---|---|")
+    by_row = {row: [line for (name, _), line in sorted(results.items()) if name == row] for row in ROWS}
+    base = statistics.fmean(line["AP50"] for line in by_row["base"]) if by_row["base"] else 0.0
+    for row, lines in by_row.items():
+        if lines:
+            ap, ap50 = (", ".join(f"{100 * line[name]:.1f}" for line in lines) for name in ("AP", "AP50"))
+            difference = 100 * (statistics.fmean(line["AP50"] for line in lines) - base)
+            print(f"| {row} | {ap} | {ap50} | {difference:+.1f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="in VOC layout")
     parser.add_argument("--splits", nargs="+", default=["train", "extra2007"])
     parser.add_argument("--classes", nargs="*", default=CLASSES)
     parser.add_argument("--start-weights", type=Path, help="of MobileNet V2")
+    parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--freeze-epochs", type=int, default=FIXED)
+    parser.add_argument("--size", type=int, default=192)
+    parser.add_argument("--threads", type=int, default=1)
     wish = parser.parse_args()
+    torch.set_num_threads(wish.threads)
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "data").mkdir()
         data = divide(wish.data, wish.splits, Path(place) / "data")
         base = TrainSettings(
-            neck_width=0.5,
+            neck_width=0.25,
             size=wish.size,
             epochs=wish.epochs,
             evaluate_every=wish.epochs,
-            batch_size=32,
             learning_rate=2e-3,
+            freeze_epochs=wish.freeze_epochs,
             start_weights=wish.start_weights,
             train_splits=("fit",),
             val_split="judge",
             classes=tuple(wish.classes),
-            workers=wish.workers,
         )
-        print(f"{'run':24}{'AP':>16}{'AP50':>16}   one figure a seed, in percent")
-        for row in wish.rows:
-            results = []
-            for seed in range(wish.seeds):
+        for seed in wish.seeds:
+            for row in wish.rows:
+                if (row, seed) in read_results(wish.results):
+                    continue
                 changes: dict[str, object] = {"seed": seed, "output": Path(place) / f"{row} {seed}", **ROWS[row]}
-                results.append(train(data, dataclasses.replace(base, **changes)))  # type: ignore[arg-type]
-            ap, ap50 = (
-                " ".join(f"{100 * value:.1f}" for value in values)
-                for values in zip(*((result.ap, result.ap50) for result in results), strict=True)
-            )
-            print(f"{row:24}{ap:>16}{ap50:>16}", flush=True)
+                settings = dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+                line = {"row": row, "seed": seed, **run(data, settings, row == DIOU_NMS)}
+                with wish.results.open("a") as file:
+                    print(json.dumps(line), file=file)
+    print_table(read_results(wish.results))
 
 
 if __name__ == "__main__":
