@@ -7,8 +7,8 @@ names the Python of another environment, with ultralytics and torchvision; their
 is downloaded) and find no boxes, which spares them the work on boxes. ultralytics chooses its number of threads itself.
 
 All take turns, so that a busy machine slows all of them; the ratios are worth more than the milliseconds. "whole" is
-``predict`` on the file. "processor" is the same in processor time of all threads, which other programs do not add to,
-and so are the parts of one thread: the decoder alone ("floor"), decode, letterbox and boxes.
+``predict`` on the file. "processor" is the same in processor time of all threads, which other programs do not add to.
+The parts of one thread, the decoder alone ("floor"), decode, letterbox and boxes, are in processor time of that thread.
 """
 
 import argparse
@@ -45,14 +45,14 @@ def make_picture(folder: Path) -> Path:
 
 
 class Stopwatch:
-    """Milliseconds of every part, round by round: processor time, of the network by the clock."""
+    """Milliseconds of every part, round by round: processor time of its thread, of the network by the clock."""
 
     def __init__(self) -> None:
         self.times: dict[str, list[float]] = {part: [] for part in PARTS}
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
-        clock = time.perf_counter if part == "network" else time.process_time
+        clock = time.perf_counter if part == "network" else time.thread_time
         start = clock()
         yield
         self.times[part].append((clock() - start) * 1000)

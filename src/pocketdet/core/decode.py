@@ -103,10 +103,11 @@ def _decode_level(
     num_anchors, height, width = level.objectness.shape[1:]
     objectness = level.objectness[index].ravel()
     found = np.flatnonzero(objectness > floor)
-    anchor, cell = np.divmod(found, height * width)
-    class_logits = level.classes[index].reshape(num_anchors, -1, height * width)[anchor, :, cell]
+    classes = level.classes[index].reshape(num_anchors, -1, height * width)
     if not len(found):  # of most pictures true for one level or two
-        return np.zeros((0, 4), np.float32), objectness[found], class_logits
+        return np.zeros((0, 4), np.float32), objectness[found], classes[found, :, found]
+    anchor, cell = np.divmod(found, height * width)
+    class_logits = classes[anchor, :, cell]
     raw = level.boxes[index].reshape(num_anchors, 4, -1)[anchor, :, cell]
     corner = np.empty((len(found), 2), np.float32)
     np.divmod(cell, width, corner[:, 1], corner[:, 0], casting="unsafe")  # row and column
