@@ -243,6 +243,16 @@ def test_without_a_val_split_a_tenth_is_held_out(
     assert "11 pictures to learn from, 1 to choose the best by" in capsys.readouterr().err
 
 
+def test_a_run_that_is_judged_by_what_it_learns_from_says_so(
+    drawn_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    train(drawn_voc, dataclasses.replace(SMALL, epochs=1, output=tmp_path / "run"))
+    assert "learned from as well" not in capsys.readouterr().err
+    everything = dataclasses.replace(SMALL, epochs=1, train_splits=("train", "val"), output=tmp_path / "all")
+    train(drawn_voc, everything)
+    assert "4 of the pictures that choose the best detector are learned from as well" in capsys.readouterr().err
+
+
 def test_frozen_batch_norm_keeps_its_statistics_while_the_weights_learn(drawn_voc: Path, tmp_path: Path) -> None:
     states = []
     for epochs in (1, 2):

@@ -15,7 +15,7 @@ HOLDOUT_SHARE = 0.1
 
 
 def split_data(data: Path, settings: TrainSettings) -> tuple[Dataset, Dataset]:
-    """Pictures to learn from and pictures to choose the best checkpoint by; never the same ones."""
+    """Pictures to learn from and pictures to choose the best checkpoint by; the same ones only where a person asks."""
     training, validation = _find_splits(data, settings)
     if len(training.records) < 2 or not _has_objects(training):
         raise DataError(f"{data}: nothing to learn from; at least two pictures and one labelled object are needed")

@@ -46,6 +46,15 @@ def tell_data(training: Dataset, validation: Dataset, console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+    learned = {record.path for record in training.records}
+    seen = sum(record.path in learned for record in validation.records)
+    if seen:
+        console.print(
+            f"{seen} of the pictures that choose the best detector are learned from as well: "
+            "its AP will be too high; report one on other pictures",
+            style="yellow",
+            soft_wrap=True,
+        )
 
 
 def choose_start(settings: TrainSettings) -> TrainSettings:
