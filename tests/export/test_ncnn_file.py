@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pocketdet import load
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.errors import ExportError, ModelFileError, SettingsError
 from pocketdet.export import ExportReport, export
+from pocketdet.export.bytes_to_logits import BytesToLogits, PlanesToLogits
 from pocketdet.export.convert import BUNDLED_PICTURES
 from pocketdet.models.checkpoint import TorchBackend, load_detector, save_detector
 from pocketdet.models.detector import Detector
@@ -42,6 +44,16 @@ def test_the_files_compute_the_checkpoints_logits(checkpoint: Path, exported: Ex
         for a, b in zip(ours, theirs, strict=True):
             assert a.dtype == np.float32
             np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_planes_give_what_bytes_give_and_leave_the_stem_weights_that_float16_can_hold(checkpoint: Path):
+    detector, _ = load_detector(checkpoint)
+    planes, pixels = PlanesToLogits(detector), BytesToLogits(detector)
+    images = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8)
+    for ours, theirs in zip(planes(images.permute(0, 3, 1, 2).float()), pixels(images), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    stems = [next(w for n, w in network.backbone.named_parameters() if w.ndim == 4) for network in (planes, pixels)]
+    torch.testing.assert_close(stems[0], 255 * stems[1])
 
 
 def test_nothing_but_the_model_lies_in_the_folder(exported: ExportReport):
