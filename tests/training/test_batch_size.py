@@ -74,10 +74,10 @@ def test_the_chosen_numbers_are_printed_stored_and_kept_by_a_resumed_run(
     train(drawn_voc, dataclasses.replace(SMALL, batch_size=0, epochs=1, output=tmp_path / "run"))
     found = torch.load(tmp_path / "run/last.pt", weights_only=True)["settings"]
     assert '"batch_size": 4,' in found
-    assert '"learning_rate": 0.00075,' in found
+    assert '"learning_rate": 0.0015,' in found
     messages = capsys.readouterr().err
     assert "batch size 4, by the memory of the cpu" in messages
-    assert "learning rate 0.00075, by 4 pictures a step" in messages
+    assert "learning rate 0.0015, by 4 pictures a step" in messages
     monkeypatch.setattr(batch_size, "available_memory", lambda: 0)
     train(drawn_voc, TrainSettings(output=tmp_path / "run", resume=True))
     assert "batch size" not in capsys.readouterr().err
@@ -86,10 +86,10 @@ def test_the_chosen_numbers_are_printed_stored_and_kept_by_a_resumed_run(
 @pytest.mark.parametrize(
     ("settings", "rate"),
     [
-        (TrainSettings(), 1.5e-3),
-        (TrainSettings(batch_size=64), 3e-3),
-        (TrainSettings(batch_size=16, accumulate=4), 3e-3),
-        (TrainSettings(batch_size=4), 0.75e-3),
+        (TrainSettings(), 3e-3),
+        (TrainSettings(batch_size=64), 6e-3),
+        (TrainSettings(batch_size=16, accumulate=4), 6e-3),
+        (TrainSettings(batch_size=4), 1.5e-3),
         (TrainSettings(optimizer="sgd"), 0.01),
         (TrainSettings(optimizer="sgd", batch_size=64), 0.04),
         (TrainSettings(optimizer="sgd", batch_size=8), 0.005),

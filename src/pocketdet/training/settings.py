@@ -10,7 +10,7 @@ from pocketdet.errors import SettingsError
 STRIDE = 32  # of P5; inputs are multiples of it
 SMALLEST_SIZE = 64
 BASE_PICTURES = 16  # a step; the learning rates below belong to it
-BASE_LEARNING_RATES = {"adamw": 1.5e-3, "sgd": 1e-2}
+BASE_LEARNING_RATES = {"adamw": 3e-3, "sgd": 1e-2}
 BoxLoss = Literal["ciou", "diou", "giou"]
 AnchorChoice = Literal["yolov4", "kmeans"]
 
@@ -36,7 +36,7 @@ class TrainSettings:
             power of two, up to 64, that fits the memory.
         accumulate: Batches a step of the optimizer.
         optimizer: AdamW, or SGD with momentum.
-        learning_rate: At the end of the warmup, for neck and head. By default 0.0015 for AdamW, 0.01 for SGD at 16
+        learning_rate: At the end of the warmup, for neck and head. By default 0.003 for AdamW, 0.01 for SGD at 16
             pictures a step (batch_size times accumulate); grows with their number, for AdamW with its square root.
         backbone_learning_rate: Factor on the learning rate for the backbone.
         schedule: After the warmup the learning rate falls along a cosine to 1 %, or stays.
@@ -102,7 +102,7 @@ class TrainSettings:
     accumulate: int = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float | None = None
-    backbone_learning_rate: float = 0.3
+    backbone_learning_rate: float = 0.1
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.02
     warmup_epochs: float = 1.0
@@ -123,7 +123,7 @@ class TrainSettings:
     box_loss: BoxLoss = "ciou"
     shape_iou: float | None = None
     grid_sensitivity: bool | None = None
-    class_weights: bool = False
+    class_weights: bool = True
     anchors: AnchorChoice | None = None
     ema: float = 0.998
     start_weights: Path | None = None
