@@ -23,7 +23,7 @@ def test_the_notebook_runs_from_top_to_bottom(
         exec(compile("".join(cell["source"]), f"{NOTEBOOK.name}, {cell['id']}", "exec"), names)
         printed.append(capsys.readouterr().out)
     assert printed[0].startswith("cat 0.")
-    assert "stride 32: boxes (1, 12, 10, 10), best cat" in printed[1]
+    assert "stride 32: boxes (1, 12, 13, 13), best cat" in printed[1]
     assert "AP50" in printed[3]
     assert "Compared with the checkpoint" in printed[5]
     assert printed[6].count("ms a picture") == 2

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from pocketdet.core.metadata import YOLOV4_ANCHORS, YOLOV4_TINY_ANCHORS
+from pocketdet.datasets.load import load_dataset
 from pocketdet.export import export
 from pocketdet.loading import load
 from pocketdet.models.checkpoint import load_detector, save_detector
@@ -106,8 +107,9 @@ def test_a_configuration_is_fine_tuned_from_imported_weights_with_other_classes(
     assert metadata.anchors == (((8, 8), (16, 16)), ((32, 32), (48, 48)))
     assert (metadata.mean, metadata.std) == ((0, 0, 0), (1, 1, 1))
     assert detector.head.levels[0].classes.out_channels == 2 * 2
-    assert build_loss(metadata, settings, []).shape_iou == 0.4
-    assert build_loss(metadata, dataclasses.replace(settings, shape_iou=0.3), []).shape_iou == 0.3
+    records = load_dataset(drawn_voc, ("train",)).records
+    assert build_loss(metadata, settings, records).shape_iou == 0.4
+    assert build_loss(metadata, dataclasses.replace(settings, shape_iou=0.3), records).shape_iou == 0.3
     image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         for ours, theirs in zip(detector.backbone(image), imported.eval().backbone(image), strict=True):
