@@ -29,9 +29,8 @@ def cat(tmp_path_factory, video_writer):
 
 
 def test_a_cat_keeps_its_identity_and_is_counted(run, cat, tmp_path):
-    x = (
-        centre_of_the_cat(run, cat, 12) + 14
-    )  # it jumps by 28 there; elsewhere its box sways, and a line is crossed twice
+    # It jumps by 28 pixels there; elsewhere its box sways, and a line may be crossed twice.
+    x = centre_of_the_cat(run, cat, 12) + 14
     line, zone = f"{x},0,{x},300", f"{x},0,440,0,440,300,{x},300"
     options = ["--model", "animals-small", "--line", line, "--zone", zone, "--threads", 1]
     code, output, errors = run("track", cat, *options, "--output", tmp_path / "tracks")
