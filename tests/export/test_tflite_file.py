@@ -15,6 +15,7 @@ from torch import nn
 
 from pocketdet.core.decode import decode_picture, sigmoid
 from pocketdet.core.metadata import ModelMetadata
+from pocketdet.core.tflite_archive import without_metadata
 from pocketdet.errors import ExportError, ImageError, ModelFileError, SettingsError
 from pocketdet.export import Calibration, ExportReport, export, tflite_file
 from pocketdet.export.conversion import Conversion
@@ -155,6 +156,22 @@ def test_int8_computes_with_integers_and_is_smaller(quantised: tuple[ExportRepor
     assert kinds.count(np.int8) > 100
     assert {output["dtype"] for output in interpreter.get_output_details()} == {np.float32}
     assert report.num_bytes < 0.5 * exported.num_bytes
+
+
+def test_constants_lie_where_the_schema_wants_them_and_zeros_are_stored_once(quantised: tuple[ExportReport, list[str]]):
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(without_metadata(quantised[0].path.read_bytes()), 0)
+    buffers = [model.Buffers(index) for index in range(model.BuffersLength())]
+    places = [buffer._tab.Vector(buffer._tab.Offset(4)) for buffer in buffers if buffer.DataLength()]
+    assert len(places) > 100
+    assert {place % 16 for place in places} == {0}
+    graph = model.Subgraphs(0)
+    scales = [graph.Tensors(index).Quantization() for index in range(graph.TensorsLength())]
+    channelwise = [scale for scale in scales if scale is not None and scale.ZeroPointLength() > 1]
+    zeros = [scale._tab.Vector(scale._tab.Offset(10)) for scale in channelwise]
+    assert len(zeros) > 100
+    assert len(set(zeros)) < 30  # one a number of channels
 
 
 def test_half_stores_16_bits_a_weight_and_stays_near(exported: ExportReport, checkpoint: Path):
