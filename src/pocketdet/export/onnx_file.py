@@ -39,7 +39,12 @@ def write(conversion: Conversion, path: Path) -> None:
     """
     import onnx  # present: find_exporter has looked
 
-    onnx.save(build_graph(conversion), path)
+    model = build_graph(conversion)
+    if conversion.precision == "int8":
+        from pocketdet.export.rearrange import rearrange  # imports onnx
+
+        rearrange(model)
+    onnx.save(model, path)
     if conversion.precision == "half":
         _halve_weights(path)
     update_metadata(path, conversion.metadata)

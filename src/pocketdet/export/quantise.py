@@ -87,6 +87,7 @@ def quantise(model: onnx.ModelProto, statistics: Statistics, stored: Collection[
     graph = result.graph
     arrays: Arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     scales: dict[str, Scale] = {}
+    joined = _joined(graph, stored)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         name, source = node.output[0], node.input[0]
@@ -102,7 +103,7 @@ def quantise(model: onnx.ModelProto, statistics: Statistics, stored: Collection[
             )
         elif name in stored:
             keeps = node.op_type in KEEPS_SCALE and source in scales
-            scales[name] = scales[source] if keeps else _scale(*statistics.ranges[name])
+            scales[name] = scales[source] if keeps else _scale(*statistics.ranges[joined.get(name, name)])
         nodes.append(node)
         if name in scales:
             arrays |= {f"{name}_scale": scales[name][0], f"{name}_zero": scales[name][1]}
@@ -129,6 +130,23 @@ def _storable(graph: onnx.GraphProto) -> list[str]:
             single.add(node.output[0])
     names = [node.output[0] for node in graph.node if node.op_type in STORABLE]
     return [name for name in names if name not in inner | single | outputs]
+
+
+def _joined(graph: onnx.GraphProto, stored: Collection[str]) -> dict[str, str]:
+    """Tensors that nothing but a concatenation reads, at its inputs or behind what keeps their scale, and its output.
+
+    With the scale of the output they are rounded once, and a runtime copies bytes.
+    """
+    ends: dict[str, set[str]] = {}  # of each tensor, where what reads it leads to
+    for node in reversed(graph.node):
+        name = node.output[0]
+        if node.op_type == "Concat":
+            its_ends = {name if name in stored else ""}
+        else:
+            its_ends = ends.get(name, {""}) if node.op_type in KEEPS_SCALE and name in stored else {""}
+        for source in node.input:
+            ends[source] = ends.get(source, set()) | its_ends
+    return {name: min(its_ends) for name, its_ends in ends.items() if len(its_ends) == 1 and its_ends != {""}}
 
 
 def _best_range(values: Floats, low: float, high: float) -> tuple[float, float]:
