@@ -41,8 +41,10 @@ def kinds(model: onnx.ModelProto) -> list[str]:
 def first_kernel(model: onnx.ModelProto) -> tuple[int, ...]:
     arrays = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {node.output[0]: node for node in model.graph.node}
-    stem = next(node for node in model.graph.node if node.op_type == "Conv")
-    return tuple(arrays[makers[stem.input[1]].input[0]].dims)
+    name = next(node for node in model.graph.node if node.op_type == "Conv").input[1]
+    while name not in arrays:
+        name = makers[name].input[0]
+    return tuple(arrays[name].dims)
 
 
 def groups(model: onnx.ModelProto) -> set[int]:
@@ -125,4 +127,31 @@ def test_boxes_in_the_graph_stay_the_same(build_seasoned: Build, outputs: Output
 def test_an_int8_file_is_written_rearranged(build_seasoned: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(int8, "MAX_ERROR", np.inf)
     onnx_file.write(Conversion(build_seasoned(V2), V2, "int8", calibration=PICTURES), tmp_path / "model.onnx")
-    assert first_kernel(onnx.load(tmp_path / "model.onnx"))[1] == 12
+    model = onnx.load(tmp_path / "model.onnx")
+    assert first_kernel(model)[1] == 12
+    assert kinds(model).count("QuantizeLinear") > 100
+
+
+def test_in_a_file_all_up_to_the_last_swish_is_floats(
+    build_seasoned: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(int8, "MAX_ERROR", np.inf)
+    metadata = dataclasses.replace(V2, backbone="mobilenet_v3_small")
+    lines: list[str] = []
+    conversion = Conversion(build_seasoned(metadata), metadata, "int8", calibration=PICTURES, tell=lines.append)
+    onnx_file.write(conversion, tmp_path / "model.onnx")
+    assert any("tensors up to the last h-swish stay in float" in line for line in lines)
+    model = onnx.load(tmp_path / "model.onnx")
+    order = kinds(model)
+    last = len(order) - 1 - order[::-1].index("HardSwish")
+    assert "QuantizeLinear" not in order[:last]
+    assert order[last:].count("QuantizeLinear") > 40
+    makers = {node.output[0]: node.op_type for node in model.graph.node}
+    pairs = {(makers[node.input[0]], makers[node.input[1]]) for node in model.graph.node if node.op_type == "Conv"}
+    assert {weight for _, weight in pairs} == {"Mul", "DequantizeLinear"}
+    assert {source for source, weight in pairs if weight == "DequantizeLinear"} == {"DequantizeLinear"}
+    weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4 and min(tensor.dims[:2]) > 1]
+    assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.INT8}
+    floats = onnx_file.float_graph(Conversion(build_seasoned(metadata), metadata))
+    for ours, theirs in zip(run(model, PICTURES), run(floats, PICTURES), strict=True):
+        assert 0 < np.sqrt(np.square(ours - theirs).mean()) < 0.3

@@ -24,7 +24,9 @@ MAX_ERROR = 0.2
 COUNTS_IN_FLOAT = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32)  # more would leave a float network with 8-bit weights
 
 
-def to_int8(model: onnx.ModelProto, pictures: NDArray[np.uint8], tell: Callable[[str], None]) -> onnx.ModelProto:
+def to_int8(
+    model: onnx.ModelProto, pictures: NDArray[np.uint8], tell: Callable[[str], None], swish_in_float: bool = False
+) -> onnx.ModelProto:
     """Quantise a detector after its training.
 
     Where its outputs suffer too much, each tensor is judged as the only one in bytes, and the worst stay in float.
@@ -33,6 +35,8 @@ def to_int8(model: onnx.ModelProto, pictures: NDArray[np.uint8], tell: Callable[
         model: As ``onnx_file`` writes it in float; it is changed.
         pictures: ``(N, H, W, 3)`` letterboxed RGB.
         tell: Takes lines on what is done, and a table of what stays in float.
+        swish_in_float: Leave what lies before the last h-swish in float, for a runtime that computes it in float anyway
+            and would go to bytes and back between any two layers.
     """
     judge, quick_judge = (_Judge(model, _spread(pictures, most)) for most in (JUDGE_PICTURES, SEARCH_PICTURES))
     level_channels(model, pictures, tell)
@@ -41,6 +45,10 @@ def to_int8(model: onnx.ModelProto, pictures: NDArray[np.uint8], tell: Callable[
     names = list(statistics.ranges)
     weights = round_weights(model, set(names), _spread(pictures, ROUNDING_PICTURES))
     statistics = dataclasses.replace(statistics, weights=weights)
+    if swish_in_float:
+        names = _behind_swish(model.graph, names)
+    if count := len(statistics.ranges) - len(names):
+        tell(f"int8: {count} tensors up to the last h-swish stay in float, which this runtime computes sooner")
     whole = judge.error(quantise(model, statistics, names))
     if whole <= MAX_ERROR:
         tell(f"int8: all {len(names)} tensors are bytes: error {whole:.3f} (limit {MAX_ERROR})")
@@ -56,6 +64,12 @@ def to_int8(model: onnx.ModelProto, pictures: NDArray[np.uint8], tell: Callable[
     _tell_table(model, names[:count], alone, statistics, tell)
     tell(f"int8: {count} of {len(names)} tensors stay in float: error {whole:.3f} -> {left:.3f}")
     return result
+
+
+def _behind_swish(graph: onnx.GraphProto, names: Sequence[str]) -> list[str]:
+    places = {node.output[0]: place for place, node in enumerate(graph.node)}
+    last = max((place for place, node in enumerate(graph.node) if node.op_type == "HardSwish"), default=-1)
+    return [name for name in names if places[name] > last]
 
 
 def level_channels(model: onnx.ModelProto, pictures: NDArray[np.uint8], tell: Callable[[str], None]) -> None:

@@ -39,7 +39,7 @@ def write(conversion: Conversion, path: Path) -> None:
     """
     import onnx  # present: find_exporter has looked
 
-    model = build_graph(conversion)
+    model = build_graph(conversion, swish_in_float=True)
     if conversion.precision == "int8":
         from pocketdet.export.rearrange import rearrange  # imports onnx
 
@@ -50,16 +50,20 @@ def write(conversion: Conversion, path: Path) -> None:
     update_metadata(path, conversion.metadata)
 
 
-def build_graph(conversion: Conversion) -> "onnx.ModelProto":
+def build_graph(conversion: Conversion, swish_in_float: bool = False) -> "onnx.ModelProto":
     """The network without metadata: in float, or with 8-bit integers.
 
     Behind it, where that is asked for, stands what makes boxes of its outputs, in float.
+
+    Args:
+        conversion: What to build.
+        swish_in_float: See ``to_int8``.
     """
     from pocketdet.export.int8 import to_int8  # imports onnx
 
     model = float_graph(conversion)
     if conversion.precision == "int8":
-        model = to_int8(model, conversion.calibration, conversion.tell)
+        model = to_int8(model, conversion.calibration, conversion.tell, swish_in_float)
     if conversion.is_dynamic:
         _open_size(model.graph)
     if conversion.metadata.outputs != "logits":

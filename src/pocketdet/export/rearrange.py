@@ -28,6 +28,7 @@ def rearrange(model: onnx.ModelProto) -> None:
     _pack_stem(model.graph)
     _join_outputs(model.graph)
     _repeat_pixels(model)
+    _fold_weights(model.graph)
     graph = model.graph
     del graph.value_info[:]  # types that are no longer true
     used = {name for node in graph.node for name in node.input}
@@ -219,6 +220,38 @@ def _repeat_pixels(model: onnx.ModelProto) -> None:
             _parse(f"{name} = Transpose <perm = [0, 3, 1, 2]> ({name}_rows)"),
         ]
     _replace(graph, instead)
+
+
+def _fold_weights(graph: onnx.GraphProto) -> None:
+    """Let convolutions that compute with floats have weights that ONNX Runtime turns into floats once, at loading.
+
+    What it knows as quantised it leaves alone until it runs, and then cannot lay the weights out for its fast kernels.
+    """
+    arrays, makers, readers = _look(graph)
+    instead: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        if node.op_type != "Conv" or _computes_with_integers(node, makers, readers):
+            continue
+        weight, bias = node.input[1:]
+        integers, scale = makers[weight].input
+        _set(graph, f"{weight}_scales", arrays[scale].reshape(-1, 1, 1, 1))
+        instead[weight] = [
+            _parse(f"{weight}_numbers = Cast <to = 1> ({integers})"),
+            _parse(f"{weight} = Mul ({weight}_numbers, {weight}_scales)"),
+        ]
+        if bias in makers:
+            whole, bias_scale = (arrays[name] for name in makers[bias].input[:2])
+            _set(graph, bias, (whole * bias_scale).astype(np.float32))
+            instead[bias] = []
+    _replace(graph, instead)
+
+
+def _computes_with_integers(convolution: onnx.NodeProto, makers: Makers, readers: Readers) -> bool:
+    result = convolution
+    while (after := readers.get(result.output[0], [])) and after[0].op_type in FUSED:
+        result = after[0]
+    is_stored = bool(after) and after[0].op_type == "QuantizeLinear"
+    return is_stored and makers[convolution.input[0]].op_type == "DequantizeLinear"
 
 
 def _look(graph: onnx.GraphProto) -> tuple[dict[str, Array], Makers, Readers]:
