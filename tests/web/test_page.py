@@ -6,11 +6,16 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pocketdet import cli
+from pocketdet.core.metadata import ModelMetadata
+from pocketdet.export import int8, onnx_file
+from pocketdet.export.conversion import Conversion
 from pocketdet.loading import load
+from pocketdet.models.detector import build_from_metadata
 from pocketdet.web.page import DEMO_PICTURE, STATIC, page_files
 
 REPOSITORY = Path(__file__).parents[2]
@@ -161,6 +166,17 @@ def test_other_detectors_files_and_the_camera_can_be_chosen_and_errors_are_told(
     assert page.element("#camera").get_attribute("aria-pressed") == "true"
     page.element("#camera").click()
     page.wait_for("#status", "The camera is off.")
+
+
+def test_an_int8_file_runs_in_the_page(page, tmp_path, monkeypatch):
+    """ONNX Runtime Web has fewer kernels than ONNX Runtime; this network needs those of all int8 files."""
+    metadata = ModelMetadata("mobilenet_v3_small", 0.35, 0.25, "same", ("cat",), (64, 64))
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    monkeypatch.setattr(int8, "MAX_ERROR", np.inf)
+    detector = build_from_metadata(metadata).eval()
+    onnx_file.write(Conversion(detector, metadata, "int8", calibration=pictures), tmp_path / "int8.onnx")
+    page.drop((tmp_path / "int8.onnx").read_bytes(), "int8.onnx")
+    page.wait_for("#status", "int8.onnx is ready")  # it ran once
 
 
 def test_the_page_fits_a_phone_and_works_by_keyboard(page, browser):
