@@ -51,9 +51,10 @@ def to_int8(
         tell(f"int8: {count} tensors up to the last h-swish stay in float, which this runtime computes sooner")
     whole = judge.error(quantise(model, statistics, names))
     if whole <= MAX_ERROR:
-        tell(f"int8: all {len(names)} tensors are bytes: error {whole:.3f} (limit {MAX_ERROR})")
+        others = "other tensors" if count else "tensors"
+        tell(f"int8: all {len(names)} {others} are bytes: error {whole:.3f} (limit {MAX_ERROR})")
         return quantise(model, statistics, names)
-    tell(f"int8: error {whole:.3f} with all tensors in bytes (limit {MAX_ERROR}); judging {len(names)} one by one")
+    tell(f"int8: error {whole:.3f} with {len(names)} tensors in bytes (limit {MAX_ERROR}); judging them one by one")
     alone = {name: quick_judge.error(quantise(model, statistics, [name])) for name in names}
     names.sort(key=lambda name: -alone[name])
     for count in COUNTS_IN_FLOAT:

@@ -1,8 +1,7 @@
 """The integers of a quantised graph in an order that ONNX Runtime computes faster; OpenVINO gains nothing from it.
 
-Milliseconds at 416 x 416 on one thread of an AMD EPYC with VNNI: ``animals`` 8.8, with a packed stem 7.7, with joined
-outputs 7.25, with repeated pixels and concatenations that share a scale (``quantise``) 6.9; V3-Large minimalistic 6.8,
-with padded channels 5.8.
+On one thread of an AMD EPYC with VNNI the packed stem took an eighth off ``animals``, joined outputs and repeated
+pixels another tenth; padded channels took a seventh off V3-Large minimalistic. benchmarks/int8.py measures the whole.
 """
 
 from typing import Any
@@ -87,11 +86,8 @@ def _pack_stem(graph: onnx.GraphProto) -> None:
     """
     arrays, makers, readers = _look(graph)
     stem = next(node for node in graph.node if node.op_type == "Conv")
-    first = _maker_behind(stem.input[0], makers)
-    last = readers[stem.output[0]][0]
-    while last.op_type in FUSED:
-        last = readers[last.output[0]][0]
-    if first.op_type != "Transpose" or last.op_type != "QuantizeLinear":
+    first, last = _maker_behind(stem.input[0], makers), _storing(stem, readers)
+    if first.op_type != "Transpose" or last is None:
         return  # its input or its output is floats
     attributes = _attributes(stem)
     (top, left, bottom, _), (down, across) = attributes["pads"], attributes["strides"]
@@ -186,9 +182,7 @@ def _joins(node: onnx.NodeProto, source: str, arrays: dict[str, Array], makers: 
     attributes = _attributes(node)
     is_simple = not any(attributes["pads"]) and attributes["strides"] == [1, 1] and attributes["group"] == 1
     is_pointwise = is_simple and arrays[makers[node.input[1]].input[0]].shape[2:] == (1, 1)
-    return is_pointwise and not any(
-        reader.op_type in (*FUSED, "QuantizeLinear") for reader in readers.get(node.output[0], [])
-    )
+    return is_pointwise and _storing(node, readers) is None
 
 
 def _repeat_pixels(model: onnx.ModelProto) -> None:
@@ -230,8 +224,10 @@ def _fold_weights(graph: onnx.GraphProto) -> None:
     arrays, makers, readers = _look(graph)
     instead: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        if node.op_type != "Conv" or _computes_with_integers(node, makers, readers):
+        if node.op_type != "Conv":
             continue
+        if makers[node.input[0]].op_type == "DequantizeLinear" and _storing(node, readers):
+            continue  # it computes with integers
         weight, bias = node.input[1:]
         integers, scale = makers[weight].input
         _set(graph, f"{weight}_scales", arrays[scale].reshape(-1, 1, 1, 1))
@@ -246,12 +242,12 @@ def _fold_weights(graph: onnx.GraphProto) -> None:
     _replace(graph, instead)
 
 
-def _computes_with_integers(convolution: onnx.NodeProto, makers: Makers, readers: Readers) -> bool:
-    result = convolution
-    while (after := readers.get(result.output[0], [])) and after[0].op_type in FUSED:
-        result = after[0]
-    is_stored = bool(after) and after[0].op_type == "QuantizeLinear"
-    return is_stored and makers[convolution.input[0]].op_type == "DequantizeLinear"
+def _storing(convolution: onnx.NodeProto, readers: Readers) -> onnx.NodeProto | None:
+    """What turns its output into bytes, behind the ReLU, if there is something."""
+    node = convolution
+    while (after := readers.get(node.output[0], [])) and after[0].op_type in FUSED:
+        node = after[0]
+    return after[0] if after and after[0].op_type == "QuantizeLinear" else None
 
 
 def _look(graph: onnx.GraphProto) -> tuple[dict[str, Array], Makers, Readers]:
