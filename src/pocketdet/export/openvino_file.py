@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -43,6 +44,7 @@ def write(conversion: Conversion, path: Path) -> None:
     openvino.save_model(model, path, compress_to_fp16=conversion.precision == "half")
     del model  # it maps the file
     source.unlink()
+    _shorten(path)
     update_metadata(path, conversion.metadata)
 
 
@@ -65,3 +67,37 @@ def _float_biases(model: "onnx.ModelProto") -> None:
             model.graph.initializer.append(bias)
             for name in node.input[:2]:
                 model.graph.initializer.remove(arrays.pop(name))
+
+
+def _shorten(path: Path) -> None:
+    """Leave out of the ``.xml`` what OpenVINO does not read or has twice: half of it.
+
+    These are shapes within the network, which it infers anew, the names of constants' tensors, equal constants, and
+    white space.
+    """
+    tree = ElementTree.parse(path)
+    layers, edges = (tree.getroot().find(name) for name in ("layers", "edges"))
+    assert layers is not None
+    assert edges is not None
+    first_of: dict[str, str] = {}  # of equal constants
+    instead: dict[str, str] = {}
+    for layer in list(layers):
+        for port in layer.iterfind("*/port"):
+            for side in port.findall("dim"):
+                port.remove(side)
+        for port in layer.iterfind("input/port"):
+            del port.attrib["precision"]
+        if layer.get("type") == "Const":
+            for port in layer.iterfind("output/port"):
+                port.attrib.pop("names", None)
+            number = layer.attrib["id"]
+            contents = "".join(ElementTree.tostring(part, "unicode").strip() for part in layer)
+            instead[number] = first_of.setdefault(contents, number)
+            if instead[number] != number:
+                layers.remove(layer)
+    for edge in edges:
+        edge.set("from-layer", instead.get(edge.attrib["from-layer"], edge.attrib["from-layer"]))
+    for element in tree.iter():
+        element.text = element.text and element.text.strip()
+        element.tail = None
+    tree.write(path, encoding="utf-8", xml_declaration=True)
