@@ -54,9 +54,10 @@ def round_weights(model: onnx.ModelProto, names: set[str], pictures: NDArray[np.
     moments: dict[str, NDArray[np.float64]] = {}
     for values in watch(model, list(dict.fromkeys(node.input[0] for node in convolutions)), pictures):
         for node in convolutions:
-            inputs = _inputs(node, values[node.input[0]][0], arrays[node.input[1]].shape)
+            # Sums in 32 bits depend on their order, and so on the number of threads, and some weights on the sums.
+            inputs = _inputs(node, values[node.input[0]][0], arrays[node.input[1]].shape).astype(np.float64)
             moment = inputs @ inputs.transpose(0, 2, 1) / inputs.shape[-1]
-            moments[node.output[0]] = moments.get(node.output[0], 0) + moment.astype(np.float64)
+            moments[node.output[0]] = moments.get(node.output[0], 0) + moment
     return {node.output[0]: _round(arrays[node.input[1]], moments[node.output[0]]) for node in convolutions}
 
 
