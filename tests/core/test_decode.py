@@ -7,7 +7,17 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketdet.core.decode import LevelLogits, box_diou, box_iou, decode_picture, non_maximum_suppression, sigmoid
+from pocketdet.core.decode import (
+    Decoded,
+    LevelLogits,
+    box_diou,
+    box_iou,
+    decode_cells,
+    decode_picture,
+    non_maximum_suppression,
+    sigmoid,
+    vote,
+)
 from pocketdet.core.metadata import ModelMetadata
 
 INPUT_SIZE = (64, 96)
@@ -291,3 +301,55 @@ def test_nms_of_nothing_is_nothing():
     kept = non_maximum_suppression(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), 0.5)
     assert kept.shape == (0,)
     assert kept.dtype == np.int64
+
+
+def test_boxes_that_nms_suppresses_vote_with_the_square_of_their_score():
+    # 0.4 is half of 0.8 and weighs 1/4 - 1/16 where its box weighs 15/16; it overlaps by 3/4, which is enough.
+    near = [[0, 0, 12, 10, 0.8, 0], [0, 0, 12, 7.5, 0.4, 0]]
+    # Of another class; of less than a quarter of the score; with an overlap of 0.4; with none, alone.
+    others = [[0, 0, 12, 9, 0, 0.7], [0, 0, 12, 10, 0.19, 0], [0, 0, 12, 4, 0.7, 0], [50, 0, 62, 10, 0.6, 0]]
+    decoded = decode_cells(np.array(near + others, np.float32), 0.5, iou_threshold=0.3)
+    np.testing.assert_allclose(decoded.scores, np.array([0.8, 0.7, 0.6], np.float32))
+    assert decoded.class_ids.tolist() == [0, 1, 0]
+    y = (15 * 10 + 3 * 7.5) / 18
+    np.testing.assert_allclose(decoded.boxes, [[0, 0, 12, y], [0, 0, 12, 9], [50, 0, 62, 10]], rtol=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.5))
+def test_a_threshold_takes_objects_and_moves_none(seed, threshold):
+    rng = np.random.default_rng(seed)
+    boxes, scores = random_boxes(rng, 100), rng.uniform(0, 1, (100, 1)).astype(np.float32)
+    cells = np.concatenate((boxes, scores), axis=1)
+    few, many = decode_cells(cells, threshold, 0.5), decode_cells(cells, 0.01, 0.5)
+    np.testing.assert_allclose(few.boxes, many.boxes[many.scores > threshold], rtol=1e-5, atol=1e-5)
+
+
+OVERLAPS = {"iou": torchvision.ops.box_iou, "diou": torchvision.ops.distance_box_iou}
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 200),
+    st.sampled_from([0.3, 0.5, 0.7, 1.0]),
+    st.sampled_from(["iou", "diou"]),
+)
+def test_votes_are_those_of_a_loop_over_boxes(seed, number, threshold, nms):
+    rng = np.random.default_rng(seed)
+    boxes, scores = random_boxes(rng, number), rng.permutation(np.linspace(0.1, 0.9, number)).astype(np.float32)
+    class_ids = rng.integers(0, 2, number)
+    keep = non_maximum_suppression(boxes, scores, class_ids, threshold, nms=nms)
+    found = vote(Decoded(boxes, scores, class_ids), keep, threshold, nms)
+    overlaps = OVERLAPS[nms](torch.from_numpy(boxes), torch.from_numpy(boxes)).numpy()
+    for place, index in enumerate(keep):
+        weights = np.zeros(number)
+        for other in np.flatnonzero(class_ids == class_ids[index]):
+            part = min(max((overlaps[index, other] - max(threshold, 0.5)) / 0.2, 0), 1)
+            weights[other] = part * max(float(scores[other] / scores[index]) ** 2 - 1 / 16, 0)
+        expected = np.average(boxes, axis=0, weights=weights) if weights.any() else boxes[index]
+        np.testing.assert_allclose(found[place], expected, rtol=1e-4)
+
+
+def test_a_score_of_next_to_nothing_still_has_a_box():
+    boxes, scores = np.array([[0, 0, 4, 4], [0, 0, 4, 5]], np.float32), np.array([1e-30, 1e-31], np.float32)
+    found = vote(Decoded(boxes, scores, np.zeros(2, np.int64)), np.array([0]), 0.5)
+    np.testing.assert_allclose(found, [[0, 0, 4, 4.5]])  # both as good as nothing

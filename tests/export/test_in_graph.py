@@ -55,7 +55,7 @@ def with_boxes(source: Path, path: Path, outputs: str) -> Path:
 
 
 @pytest.mark.parametrize("outputs", ["decoded", "suppressed"])
-@pytest.mark.parametrize("thresholds", [(0.3, 0.5), (0.02, 0.3), (0.2, 1.0)])
+@pytest.mark.parametrize("thresholds", [(0.3, 0.5), (0.02, 0.3), (0.02, 0.9), (0.2, 1.0)])
 def test_the_graph_finds_what_the_decoder_finds(tmp_path: Path, outputs: str, thresholds: tuple[float, float]):
     backend = OnnxBackend(MODEL)
     levels = backend.run(PICTURES)
@@ -67,6 +67,18 @@ def test_the_graph_finds_what_the_decoder_finds(tmp_path: Path, outputs: str, th
         np.testing.assert_array_equal(theirs.class_ids, ours.class_ids)
         np.testing.assert_allclose(theirs.boxes, ours.boxes, atol=1e-3)
         np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("outputs", ["decoded", "suppressed"])
+def test_a_graph_finds_nothing_where_there_is_nothing(tmp_path: Path, outputs: str):
+    file = OnnxBackend(with_boxes(MODEL, tmp_path / "m.onnx", outputs))
+    pictures = np.stack((PICTURES[0], np.full_like(PICTURES[0], 114)))
+    assert [len(found.scores) > 0 for found in find_boxes(file, pictures, [(0.3, 0.5)] * 2)] == [True, False]
+    if outputs == "suppressed":  # in one batch, too, a row without objects is in nobody's way
+        boxes, _, _, count = file.fetch(pictures, {})
+        assert count[1] == 0
+        assert np.isfinite(boxes).all()
+    assert not find_boxes(file, pictures[1:], [(0.3, 0.5)])[0].boxes.any()
 
 
 @pytest.mark.parametrize("outputs", ["decoded", "suppressed"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketdet.core.decode import LevelLogits
+from pocketdet.core.decode import VOTE_OVERLAP, VOTE_RAMP, VOTE_SHARE, LevelLogits
 from pocketdet.core.metadata import ModelMetadata
 from pocketdet.runtime.backends import output_names
 from pocketdet.runtime.backends.backend import THRESHOLDS, expected_shapes
@@ -72,10 +72,54 @@ num_cells = Shape <start = 1, end = 2> (detections)
 labels = Div (best, num_cells)
 cell = Mod (best, num_cells)
 cell_index = Unsqueeze (cell, last_axis)
-boxes = GatherND <batch_dims = 1> (cell_boxes, cell_index)
+best_boxes = GatherND <batch_dims = 1> (cell_boxes, cell_index)
 is_object = Greater (scores, silence)
 objects = Cast <to = 7> (is_object)
 count = ReduceSum <keepdims = 0> (objects, rows_axis)
+"""
+
+# Only rows that hold objects, so that it takes no time for the others.
+_VOTE = """
+most_objects = ReduceMax <keepdims = 0> (count)
+end = Reshape (most_objects, flat)
+mine = Slice (best_boxes, start, end, rows_axis)
+my_labels = Slice (labels, start, end, rows_axis)
+rest = Slice (best_boxes, end, most, rows_axis)
+my_box = Unsqueeze (mine, last_axis)
+box = Unsqueeze (cell_boxes, rows_axis)
+my_first, my_last = Split <axis = 3, num_outputs = 2> (my_box)
+first, last = Split <axis = 3, num_outputs = 2> (box)
+shared_first = Max (my_first, first)
+shared_last = Min (my_last, last)
+shared_sides = Sub (shared_last, shared_first)
+shared_real = Max (shared_sides, silence)
+shared_area = ReduceProd <keepdims = 0> (shared_real, side_axis)
+my_sides = Sub (my_last, my_first)
+my_area = ReduceProd <keepdims = 0> (my_sides, side_axis)
+sides = Sub (last, first)
+area = ReduceProd <keepdims = 0> (sides, side_axis)
+both = Add (my_area, area)
+union = Sub (both, shared_area)
+overlap = Div (shared_area, union)
+least = Max (iou_threshold, vote_overlap)
+above = Sub (overlap, least)
+part = Div (above, vote_ramp)
+near = Clip (part, silence, whole)
+label_index = Unsqueeze (my_labels, last_axis)
+class_score = GatherND <batch_dims = 1> (class_scores, label_index)
+my_scores = Slice (scores, start, end, rows_axis)
+my_score = Unsqueeze (my_scores, last_axis)
+ratio = Div (class_score, my_score)
+square = Mul (ratio, ratio)
+more = Sub (square, vote_floor)
+right = Max (more, silence)
+votes = Mul (near, right)
+sums = MatMul (votes, cell_boxes)
+total = ReduceSum (votes, last_axis)
+mean = Div (sums, total)
+has_votes = Greater (total, silence)
+voted = Where (has_votes, mean, mine)
+boxes = Concat <axis = 1> (voted, rest)
 """
 
 
@@ -124,8 +168,16 @@ def _append_nms(graph: "onnx.GraphProto", metadata: ModelMetadata) -> None:
         "last_axis": np.array([2]),
         "rows_axis": np.array([1]),
         "silence": np.float32(0),
+        "flat": np.array([1]),
+        "start": np.array([0]),
+        "side_axis": np.array([3]),
+        "vote_overlap": np.float32(VOTE_OVERLAP),
+        "vote_ramp": np.float32(VOTE_RAMP),
+        "vote_floor": np.float32(VOTE_SHARE**2),
+        "whole": np.float32(1),
     }
-    _append(graph, _SUPPRESS, constants, "nms_", dict(zip(own, own, strict=True)))
+    for text in (_SUPPRESS, _VOTE):
+        _append(graph, text, constants, "nms_", dict(zip(own, own, strict=True)))
     for name, value in zip(THRESHOLDS, (SCORE_THRESHOLD, IOU_THRESHOLD), strict=True):
         graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]))
         graph.initializer.append(onnx.numpy_helper.from_array(np.array([value], np.float32), name))
