@@ -31,7 +31,10 @@ export function decode(
   scoreThreshold: number,
   iouThreshold: number,
 ): Detection[] {
-  const found = levels.flatMap((level, n) => decodeLevel(level, metadata, n, VOTE_SHARE * scoreThreshold));
+  const found = levels
+    .flatMap((level, n) => decodeLevel(level, metadata, n, VOTE_SHARE * scoreThreshold))
+    .sort((a, b) => b.score - a.score)
+    .slice(0, MAX_CANDIDATES);
   const good = found.filter((one) => one.score > scoreThreshold);
   return suppress(good, iouThreshold).map((best) => vote(best, found, iouThreshold));
 }
@@ -66,9 +69,9 @@ function sigmoid(x: number): number {
   return 1 / (1 + Math.exp(-x));
 }
 
-/** Greedy NMS within each class. */
+/** Greedy NMS within each class, of boxes with the best score first. */
 export function suppress(found: Detection[], iouThreshold: number): Detection[] {
-  let rest = [...found].sort((a, b) => b.score - a.score).slice(0, MAX_CANDIDATES);
+  let rest = found;
   const keep: Detection[] = [];
   while (rest.length && keep.length < MAX_DETECTIONS) {
     const best = rest[0];

@@ -12,6 +12,7 @@ from pocketdet.core.metadata import ModelMetadata
 Floats = NDArray[np.float32]
 Nms = Literal["iou", "diou"]
 
+MAX_CANDIDATES = 3000  # the best of a picture; an untrained network finds something in every cell
 NMS_BLOCK = 64  # boxes that are compared with each other at once
 VOTE_OVERLAP = 0.5  # with less, as in 1505.01749, a box has no vote
 VOTE_RAMP = 0.2  # so much more, and it has its whole vote; in between a part, that small errors make no leap
@@ -94,12 +95,14 @@ def _suppress(
     candidates: Decoded, score_threshold: float, iou_threshold: float, max_detections: int, nms: Nms
 ) -> Decoded:
     """One box an object, best score first, and where it is by the vote of all that were found there."""
-    boxes, scores, class_ids = candidates
+    best = np.argsort(-candidates.scores, kind="stable")[:MAX_CANDIDATES]
+    boxes, scores, class_ids = candidates.boxes[best], candidates.scores[best], candidates.class_ids[best]
     good = np.flatnonzero(scores > score_threshold)
     keep = good[
         non_maximum_suppression(boxes[good], scores[good], class_ids[good], iou_threshold, max_detections, nms=nms)
     ]
-    return Decoded(vote(candidates, keep, iou_threshold, nms), scores[keep], class_ids[keep])
+    voted = vote(Decoded(boxes, scores, class_ids), keep, iou_threshold, nms)
+    return Decoded(voted, scores[keep], class_ids[keep])
 
 
 def _decode_level(
@@ -181,7 +184,7 @@ def non_maximum_suppression(
     class_ids: NDArray[np.int64],
     iou_threshold: float,
     max_detections: int = 300,
-    max_candidates: int = 3000,
+    max_candidates: int = MAX_CANDIDATES,
     nms: Nms = "iou",
 ) -> NDArray[np.int64]:
     """Greedy NMS within each class.
@@ -235,14 +238,14 @@ def vote(candidates: Decoded, keep: NDArray[np.int64], iou_threshold: float, nms
         return boxes[keep]
     least = max(iou_threshold, VOTE_OVERLAP)
     squares = np.square(np.maximum(scores, MIN_VOTE))
-    result = np.empty((len(keep), 4), np.float32)
-    for start in range(0, len(keep), NMS_BLOCK):
-        block = keep[start : start + NMS_BLOCK]
-        mine = squares[block, None]
-        near = np.clip((NMS_OVERLAPS[nms](boxes[block], boxes) - least) / VOTE_RAMP, 0, 1)
-        near[class_ids[block, None] != class_ids] = 0
-        weights = near * np.maximum(squares - VOTE_SHARE**2 * mine, 0) / mine
-        total = weights.sum(axis=1, keepdims=True)  # 0 where nothing overlaps enough, not even the box itself by 1
-        voted = weights @ boxes / np.where(total > 0, total, 1)
-        result[start : start + NMS_BLOCK] = np.where(total > 0, voted, boxes[block])
+    result = boxes[keep]
+    for class_id in np.unique(class_ids[keep]):
+        places, voters = np.flatnonzero(class_ids[keep] == class_id), np.flatnonzero(class_ids == class_id)
+        chosen = keep[places]
+        near = np.clip((NMS_OVERLAPS[nms](boxes[chosen], boxes[voters]) - least) / VOTE_RAMP, 0, 1)
+        ratio = squares[voters] / squares[chosen, None]
+        weights = near * np.maximum(ratio - VOTE_SHARE**2, 0)
+        total = weights.sum(axis=1, keepdims=True)
+        voted = weights @ boxes[voters] / np.where(total > 0, total, 1)
+        result[places] = np.where(total > 0, voted, boxes[chosen])  # with a threshold of 1 it has no vote itself
     return result
