@@ -8,6 +8,7 @@
       pocketdet export $model --format openvino --int8 --data voc12-animals --allow-drift --output $model-int8.xml
       pocketdet export $model --format ncnn --output $model.ncnn.param
       pocketdet export $model --format ncnn --half --output $model-half.ncnn.param
+      pocketdet export $model --format tflite --int8 --data voc12-animals --output $model-int8.tflite  # docs/tflite.md
     done
     python benchmarks/formats.py voc12-animals animals.onnx animals.xml animals-half.xml animals.ncnn.param ...
 
