@@ -86,7 +86,7 @@ def _shorten(path: Path) -> None:
             for side in port.findall("dim"):
                 port.remove(side)
         for port in layer.iterfind("input/port"):
-            del port.attrib["precision"]
+            port.attrib.pop("precision", None)
         if layer.get("type") == "Const":
             for port in layer.iterfind("output/port"):
                 port.attrib.pop("names", None)
