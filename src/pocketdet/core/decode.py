@@ -238,14 +238,13 @@ def vote(candidates: Decoded, keep: NDArray[np.int64], iou_threshold: float, nms
         return boxes[keep]
     least = max(iou_threshold, VOTE_OVERLAP)
     squares = np.square(np.maximum(scores, MIN_VOTE))
-    result = boxes[keep]
-    for class_id in np.unique(class_ids[keep]):
-        places, voters = np.flatnonzero(class_ids[keep] == class_id), np.flatnonzero(class_ids == class_id)
-        chosen = keep[places]
-        near = np.clip((NMS_OVERLAPS[nms](boxes[chosen], boxes[voters]) - least) / VOTE_RAMP, 0, 1)
-        ratio = squares[voters] / squares[chosen, None]
-        weights = near * np.maximum(ratio - VOTE_SHARE**2, 0)
-        total = weights.sum(axis=1, keepdims=True)
-        voted = weights @ boxes[voters] / np.where(total > 0, total, 1)
-        result[places] = np.where(total > 0, voted, boxes[chosen])  # with a threshold of 1 it has no vote itself
+    result, kept_ids = boxes[keep], class_ids[keep]
+    for class_id in set(kept_ids.tolist()):  # few numpy calls: each costs more than the few boxes of a picture
+        places, voters = np.flatnonzero(kept_ids == class_id), np.flatnonzero(class_ids == class_id)
+        mine, others = result[places], boxes[voters]
+        overlaps = NMS_OVERLAPS[nms](mine, others)
+        weights = np.minimum(np.maximum(overlaps - least, 0), VOTE_RAMP)
+        weights *= np.maximum(squares[voters] / squares[keep[places], None] - VOTE_SHARE**2, 0)
+        total = weights.sum(axis=1, keepdims=True)  # 0 with a threshold of 1: a box has no vote itself, and stays
+        result[places] = np.divide(weights @ others, total, out=mine, where=total > 0)
     return result
