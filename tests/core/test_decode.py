@@ -330,7 +330,7 @@ OVERLAPS = {"iou": torchvision.ops.box_iou, "diou": torchvision.ops.distance_box
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 200),
-    st.sampled_from([0.3, 0.5, 0.7, 1.0]),
+    st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]),
     st.sampled_from(["iou", "diou"]),
 )
 def test_votes_are_those_of_a_loop_over_boxes(seed, number, threshold, nms):

@@ -54,7 +54,7 @@ def test_the_letterbox_gives_python_s_pixels(run_node, tmp_path):
         assert np.abs(theirs.astype(int) - pixels).max() <= 1  # Pillow rounds its weights
 
 
-@pytest.mark.parametrize(("score", "iou"), [(0.3, 0.5), (0.02, 0.2), (0.0012, 0.7)])
+@pytest.mark.parametrize(("score", "iou"), [(0.3, 0.5), (0.02, 0.2), (0.001, 0.7)])
 @pytest.mark.parametrize("source", ["the demo picture", "random numbers"])
 def test_decoder_and_nms_find_python_s_boxes(run_node, tmp_path, source, score, iou):
     predictor = load("animals-small", threads=1)

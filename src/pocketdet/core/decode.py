@@ -51,7 +51,8 @@ def decode_picture(
 ) -> Decoded:
     """Raw head outputs to boxes of one picture.
 
-    A pair of a box and a class is kept where objectness x class probability passes the threshold.
+    A pair of a box and a class is kept where objectness x class probability passes the threshold. What NMS suppresses
+    has a vote on the box that stays: see ``vote``.
 
     Args:
         levels: P3, P4, P5 of the whole batch.
@@ -97,10 +98,8 @@ def _suppress(
     """One box an object, best score first, and where it is by the vote of all that were found there."""
     best = np.argsort(-candidates.scores, kind="stable")[:MAX_CANDIDATES]
     boxes, scores, class_ids = candidates.boxes[best], candidates.scores[best], candidates.class_ids[best]
-    good = np.flatnonzero(scores > score_threshold)
-    keep = good[
-        non_maximum_suppression(boxes[good], scores[good], class_ids[good], iou_threshold, max_detections, nms=nms)
-    ]
+    good = slice(np.count_nonzero(scores > score_threshold))
+    keep = non_maximum_suppression(boxes[good], scores[good], class_ids[good], iou_threshold, max_detections, nms=nms)
     voted = vote(Decoded(boxes, scores, class_ids), keep, iou_threshold, nms)
     return Decoded(voted, scores[keep], class_ids[keep])
 
@@ -234,9 +233,9 @@ def vote(candidates: Decoded, keep: NDArray[np.int64], iou_threshold: float, nms
         ``(len(keep), 4)``
     """
     boxes, scores, class_ids = candidates
-    if len(keep) == len(boxes):
-        return boxes[keep]
     least = max(iou_threshold, VOTE_OVERLAP)
+    if least >= 1 or len(keep) == len(boxes):
+        return boxes[keep]
     squares = np.square(np.maximum(scores, MIN_VOTE))
     result, kept_ids = boxes[keep], class_ids[keep]
     for class_id in set(kept_ids.tolist()):  # few numpy calls: each costs more than the few boxes of a picture
@@ -245,6 +244,6 @@ def vote(candidates: Decoded, keep: NDArray[np.int64], iou_threshold: float, nms
         overlaps = NMS_OVERLAPS[nms](mine, others)
         weights = np.minimum(np.maximum(overlaps - least, 0), VOTE_RAMP)
         weights *= np.maximum(squares[voters] / squares[keep[places], None] - VOTE_SHARE**2, 0)
-        total = weights.sum(axis=1, keepdims=True)  # 0 with a threshold of 1: a box has no vote itself, and stays
+        total = weights.sum(axis=1, keepdims=True)  # 0 for a box without area, which overlaps nothing
         result[places] = np.divide(weights @ others, total, out=mine, where=total > 0)
     return result
